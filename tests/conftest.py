@@ -1,0 +1,21 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+# Before anything imports torch: one thread is faster for the tiny pictures of the tests. What must
+# not depend on the number of threads says so in a test of its own, with torch.set_num_threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def picture_file(tmp_path: Path) -> Path:
+    """A smooth 48x32 RGB picture with one sharp edge, as a PNG file of its own folder."""
+    rows, columns = np.mgrid[0:32, 0:48]
+    pixels = np.stack([rows * 6, columns * 5, (rows + columns) * 3], axis=-1).astype(np.uint8)
+    pixels[8:24, 20:40] = (230, 40, 60)
+    path = tmp_path / "picture.png"
+    Image.fromarray(pixels).save(path)
+    return path
