@@ -1,0 +1,87 @@
+"""The transparency of a tile <-> bytes, without loss.
+
+A constant costs two bytes, a hard mask is coded as bits, soft edges are predicted row by row and
+deflated. It does not know the container around the bytes, nor the colours. FORMAT.md, "ALPH", has
+the layout.
+"""
+
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diveqcodec.errors import DamagedError
+
+Pixels = NDArray[np.uint8]
+
+_CONSTANT, _TWO_VALUES, _ROWS = range(3)
+
+
+def pack_alpha(alpha: Pixels) -> bytes:
+    """Code the transparency of a tile, uint8 `[h, w]`, without loss. FORMAT.md has the layout.
+
+    One value costs two bytes; two values are coded as bits; else each row is filtered by the
+    predictor that leaves the least, as in PNG, with predictors that numpy can undo at once.
+    """
+    values = np.unique(alpha)
+    if len(values) == 1:
+        return bytes([_CONSTANT, values[0]])
+    if len(values) == 2:
+        bits = np.packbits(alpha == values[1], axis=1)
+        bits[1:] ^= bits[:-1].copy()
+        return bytes([_TWO_VALUES, *values]) + _deflate(bits.tobytes())
+    left = np.diff(alpha, axis=1, prepend=np.uint8(0))
+    above = np.diff(alpha, axis=0, prepend=np.uint8(0))
+    both = np.diff(left, axis=0, prepend=np.uint8(0))
+    residuals = np.stack([alpha, left, above, both])  # [4, h, w], modulo 256
+    effort = np.abs(residuals.astype(np.int8).astype(np.int16)).sum(axis=2)
+    coded = []
+    for filters in (np.zeros(len(alpha), np.uint8), effort.argmin(axis=0).astype(np.uint8)):
+        rows = residuals[filters, np.arange(len(alpha))]
+        coded.append(_deflate(filters.tobytes() + rows.tobytes()))
+    return bytes([_ROWS]) + min(coded, key=len)
+
+
+def unpack_alpha(data: bytes, height: int, width: int) -> Pixels:
+    """The inverse of `pack_alpha`; allocates no more than the tile needs.
+
+    Raises:
+        DamagedError: The bytes do not make a tile of this size.
+    """
+    if len(data) == 2 and data[0] == _CONSTANT:
+        return np.full((height, width), data[1], dtype=np.uint8)
+    if len(data) > 3 and data[0] == _TWO_VALUES:
+        bits = _inflate(data[3:], height * (-(-width // 8))).reshape(height, -1)
+        mask = np.unpackbits(np.bitwise_xor.accumulate(bits, axis=0), axis=1, count=width)
+        return np.array([data[1], data[2]], dtype=np.uint8)[mask]
+    if len(data) > 1 and data[0] == _ROWS:
+        filters, alpha = np.split(_inflate(data[1:], height * (1 + width)).copy(), [height])
+        if filters.max() > 3:
+            raise DamagedError(f"damaged: transparency has the unknown filter {filters.max()}")
+        alpha = alpha.reshape(height, width)
+        previous = np.zeros(width, dtype=np.uint8)
+        for row, kind in zip(alpha, filters, strict=True):
+            if kind & 1:
+                np.add.accumulate(row, out=row)
+            if kind & 2:
+                row += previous
+            previous = row
+        return alpha
+    raise DamagedError("damaged: transparency of an unknown kind")
+
+
+def _deflate(data: bytes) -> bytes:
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9)
+    return compressor.compress(data) + compressor.flush()
+
+
+def _inflate(data: bytes, size: int) -> Pixels:
+    """Exactly `size` bytes, or DamagedError."""
+    decompressor = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        inflated = decompressor.decompress(data, size + 1)
+    except zlib.error as error:
+        raise DamagedError("damaged: transparency cannot be inflated") from error
+    if len(inflated) != size or not decompressor.eof or decompressor.unused_data:
+        raise DamagedError(f"damaged: transparency does not inflate to {size} bytes")
+    return np.frombuffer(inflated, dtype=np.uint8)
