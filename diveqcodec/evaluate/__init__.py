@@ -1,0 +1,16 @@
+"""Measuring codecs: through real files, against classical and published ones.
+
+| module | what it holds |
+|---|---|
+| `run` | the loop: pictures × qualities through a codec to rows of numbers |
+| `metrics` | PSNR and MS-SSIM of 8-bit pictures |
+| `curves` | rate-distortion curves, result files, the published curves that come along |
+| `bdrate` | BD-rate and BD-PSNR |
+| `anchors` | JPEG, JPEG 2000, WebP and AVIF through Pillow |
+| `baselines` | CompressAI's learned codecs, from weights by path |
+| `report` | tables, JSON, CSV |
+| `plot` | rate-distortion plots |
+| `extra`, `compressai_compat` | imports of the libraries of `diveqcodec[eval]` |
+
+Nothing is imported here, so that each command loads only what it uses.
+"""

@@ -1,0 +1,84 @@
+"""Distortion between two 8-bit pictures: PSNR and MS-SSIM.
+
+Works on `pixels` (uint8 arrays); knows nothing of files, rates or codecs. A grey picture counts as
+a colour picture with three equal channels, so a grey original may be compared with its decoded
+colour version.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from diveqcodec.errors import DiveqError
+from diveqcodec.evaluate.extra import import_extra
+
+Pixels = npt.NDArray[np.uint8]
+
+# pytorch_msssim halves the picture four times and wants its 11-tap window to fit afterwards.
+SMALLEST_MS_SSIM_SIDE = 161
+
+
+def psnr(original: Pixels, decoded: Pixels) -> float:
+    """PSNR in dB over all channels together, `10 log10(255² / MSE)`; infinite if they are equal.
+
+    Args:
+        original: uint8 `[H, W, 1 or 3]`.
+        decoded: uint8 of the same height and width.
+
+    Raises:
+        DiveqError: The pictures differ in size or are not 8-bit grey or colour.
+    """
+    first, second = _as_colour(original, decoded)
+    # Exact: a difference squared is below 2^16, so the sum fits int64 for any picture.
+    difference = first.astype(np.int32) - second.astype(np.int32)
+    squared = int(np.sum(difference * difference, dtype=np.int64))
+    if squared == 0:
+        return math.inf
+    return 10 * math.log10(255**2 * first.size / squared)
+
+
+def ms_ssim(original: Pixels, decoded: Pixels, device: str = "cpu") -> float | None:
+    """MS-SSIM in [0, 1] of Wang, Simoncelli and Bovik (2003), mean of the colour channels.
+
+    Args:
+        original: uint8 `[H, W, 1 or 3]`.
+        decoded: uint8 of the same height and width.
+        device: Where torch computes it.
+
+    Returns:
+        None if a side is below 161 pixels, where five scales do not fit.
+
+    Raises:
+        DiveqError: As `psnr`, or pytorch_msssim is not installed.
+    """
+    first, second = _as_colour(original, decoded)
+    if min(first.shape[:2]) < SMALLEST_MS_SSIM_SIDE:
+        return None
+    library: Any = import_extra("pytorch_msssim")
+    tensors = [
+        torch.from_numpy(pixels.astype(np.float32)).to(device).permute(2, 0, 1)[None]
+        for pixels in (first, second)
+    ]
+    with torch.no_grad():
+        return float(library.ms_ssim(*tensors, data_range=255))
+
+
+def _as_colour(original: Pixels, decoded: Pixels) -> tuple[Pixels, Pixels]:
+    """Both as uint8 `[H, W, 3]` of the same size."""
+    for pixels in (original, decoded):
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
+            raise DiveqError(
+                f"distortion is measured on 8-bit pixels [H, W, 1 or 3], "
+                f"not on {pixels.dtype} {list(pixels.shape)}"
+            )
+    if original.shape[:2] != decoded.shape[:2]:
+        raise DiveqError(
+            f"the decoded picture has {decoded.shape[1]}x{decoded.shape[0]} pixels, "
+            f"the original {original.shape[1]}x{original.shape[0]}"
+        )
+    height, width = original.shape[:2]
+    shape = (height, width, 3)
+    return np.broadcast_to(original, shape), np.broadcast_to(decoded, shape)

@@ -1,0 +1,235 @@
+"""Rate-distortion curves as a picture (PNG, SVG or PDF).
+
+Draws with matplotlib's non-interactive canvas and touches no global state of it. Knows only
+curves. Each curve carries its name at its right end, in its own colour: no legend box to look up.
+"""
+
+import itertools
+import statistics
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diveqcodec.errors import DiveqError
+from diveqcodec.evaluate.curves import Curve, Metric
+from diveqcodec.evaluate.extra import import_extra
+
+_SUFFIXES = (".png", ".svg", ".pdf")
+_EMPHASIS = ("#c8102e", "#e8730c", "#8f1d6b")
+# Muted: thin lines that step back behind the emphasised ones, told apart by hue and lightness.
+_MUTED = (
+    "#2f5f93",
+    "#4c8f5a",
+    "#8a6a34",
+    "#6f6f6f",
+    "#6a4fa0",
+    "#2b8a8a",
+    "#a5628a",
+    "#8f9031",
+    "#4f9fd0",
+    "#9c7fc4",
+    "#404a63",
+    "#6fa64a",
+)
+_AXIS_TITLE = {"psnr": "PSNR-RGB (dB)", "ms-ssim": "MS-SSIM (dB), −10 log₁₀(1 − MS-SSIM)"}
+
+
+@dataclass(frozen=True, slots=True)
+class PlotOptions:
+    """How to draw.
+
+    Attributes:
+        title: Above the axes, empty for none.
+        metric: The vertical axis.
+        emphasised: Names of the curves to draw on top, thick and in strong colours.
+        rates: The shown range in bits per pixel; None takes that of the emphasised curves.
+    """
+
+    title: str = ""
+    metric: Metric = "psnr"
+    emphasised: Collection[str] = ()
+    rates: tuple[float, float] | None = None
+
+
+@dataclass(slots=True)
+class _Label:
+    """A curve's name, its last visible point (x, y), and the height it would like to have."""
+
+    text: str
+    colour: str
+    is_bold: bool
+    x: float
+    y: float
+    wanted: float
+
+
+def plot_curves(curves: Sequence[Curve], path: Path, options: PlotOptions | None = None) -> None:
+    """Draw the curves into a file whose suffix gives the format.
+
+    Raises:
+        DiveqError: Nothing to draw, an unknown suffix, matplotlib missing, or an unwritable file.
+    """
+    options = options or PlotOptions()
+    if path.suffix.lower() not in _SUFFIXES:
+        raise DiveqError(f"{path}: plots are written as {', '.join(_SUFFIXES)}")
+    series = [(curve, *_visible(curve, options.metric)) for curve in curves]
+    series = [one for one in series if one[1].size]
+    if not series:
+        raise DiveqError(f"{path}: no curve has {options.metric} to draw")
+    low, high = options.rates or _shown_rates(series, options.emphasised)
+    figures: Any = import_extra("matplotlib.figure")
+    matplotlib: Any = import_extra("matplotlib")
+    # Text stays text, and the same curves give the same file.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "diveqcodec"}):
+        figure = figures.Figure(figsize=(8, 5.2), layout="constrained")
+        axes = figure.add_subplot()
+        colours = _colours([one[0] for one in series], options.emphasised)
+        labels = [
+            _draw(axes, *one, high, colour, one[0].name in options.emphasised)
+            for one, colour in zip(series, colours, strict=True)
+        ]
+        _dress(axes, series, (low, high), options)
+        _place_labels(axes, [label for label in labels if label.x >= low])
+        try:
+            figure.savefig(path, dpi=160, metadata=_metadata(path))
+        except OSError as error:
+            raise DiveqError(f"{path}: cannot write the plot: {error.strerror}") from error
+
+
+def _visible(curve: Curve, metric: Metric) -> tuple[Any, Any]:
+    """Rates and distortions of the points that can be drawn, as arrays."""
+    rates, values = np.array(curve.bpp), np.array(curve.distortion(metric))
+    is_finite = np.isfinite(values)
+    return rates[is_finite], values[is_finite]
+
+
+def _shown_rates(
+    series: Sequence[tuple[Curve, Any, Any]], emphasised: Collection[str]
+) -> tuple[float, float]:
+    """From zero to a little beyond the highest rate of what the plot is about (else the median)."""
+    rates = [float(rate[-1]) for curve, rate, _ in series if curve.name in emphasised]
+    if rates:
+        return 0.0, 1.06 * max(rates)
+    return 0.0, 1.06 * statistics.median(float(rate[-1]) for _, rate, _ in series)
+
+
+def _colours(curves: Sequence[Curve], emphasised: Collection[str]) -> list[str]:
+    """One colour a curve; the strong and the muted ones are dealt out separately."""
+    strong, muted = itertools.cycle(_EMPHASIS), itertools.cycle(_MUTED)
+    return [next(strong if curve.name in emphasised else muted) for curve in curves]
+
+
+def _draw(
+    axes: Any, curve: Curve, rates: Any, values: Any, high: float, colour: str, is_bold: bool
+) -> _Label:
+    """One line with its points; returns the label for its right end."""
+    axes.plot(
+        rates,
+        values,
+        color=colour,
+        linewidth=2.4 if is_bold else 1.1,
+        marker="o",
+        markersize=5 if is_bold else 2.5,
+        zorder=3 if is_bold else 2,
+    )
+    end = min(high, float(rates[-1]))
+    y = float(np.interp(end, rates, values))
+    # A curve that ends early has its name where its last segment, straight over log rate, would
+    # reach the margin: the leader then follows its neighbours instead of crossing them.
+    slope = 0.0
+    if end < high and rates.size > 1:
+        slope = float((values[-1] - values[-2]) / np.log(rates[-1] / rates[-2]))
+    return _Label(curve.name, colour, is_bold, end, y, y + slope * float(np.log(high / end)))
+
+
+def _dress(
+    axes: Any,
+    series: Sequence[tuple[Curve, Any, Any]],
+    shown: tuple[float, float],
+    options: PlotOptions,
+) -> None:
+    """Limits, grid and titles.
+
+    The top is that of all curves at the shown rates. The bottom is that of the emphasised ones, if
+    there are any: what an anchor does below them matters to nobody.
+    """
+    inside = [
+        (curve.name, float(np.interp(edge, rates, values)))
+        for curve, rates, values in series
+        for edge in (max(shown[0], rates[0]), min(shown[1], rates[-1]))
+        if rates[0] < shown[1] and rates[-1] > shown[0]
+    ]
+    if inside:
+        top = max(value for _, value in inside)
+        emphasised = [value for name, value in inside if name in options.emphasised]
+        bottom = min(emphasised or [value for _, value in inside])
+        margin = 0.05 * ((top - bottom) or 1)
+        axes.set_ylim(bottom - margin, top + margin)
+    axes.set_xlim(*shown)
+    axes.set_xlabel("bits per pixel")
+    axes.set_ylabel(_AXIS_TITLE[options.metric])
+    if options.title:
+        axes.set_title(options.title, loc="left", fontsize=11)
+    axes.grid(color="#e4e4e4", linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _place_labels(axes: Any, labels: list[_Label]) -> None:
+    """Names in the right margin, top to bottom as the curves end, spread so that none overlap."""
+    bottom, top = axes.get_ylim()
+    left, right = axes.get_xlim()
+    # One line of text is 4 % of the height of the axes at this size.
+    spacing = min(0.04, 1 / max(1, len(labels) - 1)) * (top - bottom)
+    labels.sort(key=lambda label: label.wanted)
+    heights = _spread([label.wanted for label in labels], spacing, bottom, top)
+    margin = right + 0.05 * (right - left)
+    for label, height in zip(labels, heights, strict=True):
+        axes.annotate(
+            label.text,
+            xy=(label.x, label.y),
+            xytext=(margin, height),
+            color=label.colour,
+            fontsize=8.5,
+            fontweight="bold" if label.is_bold else "normal",
+            verticalalignment="center",
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": label.colour,
+                "linestyle": ":",
+                "linewidth": 0.8,
+                "alpha": 0.7,
+                "shrinkA": 1,
+                "shrinkB": 0,
+                "relpos": (0, 0.5),
+            },
+        )
+
+
+def _spread(wanted: Sequence[float], spacing: float, bottom: float, top: float) -> list[float]:
+    """Heights in [bottom, top], at least `spacing` apart, nearest to the wanted ones.
+
+    `wanted` rises: [1, 1.2, 5], spacing 1 in 0..10 -> [0.6, 1.6, 5]. Less one spacing a place the
+    heights need only not fall, so least squares is pooling of neighbours that do (isotonic
+    regression).
+    """
+    pools: list[tuple[float, int]] = []  # mean, how many
+    for place, value in enumerate(wanted):
+        mean, count = value - place * spacing, 1
+        while pools and pools[-1][0] > mean:
+            before, more = pools.pop()
+            mean, count = (mean * count + before * more) / (count + more), count + more
+        pools.append((mean, count))
+    ceiling = top - (len(wanted) - 1) * spacing
+    flat = [min(max(mean, bottom), ceiling) for mean, count in pools for _ in range(count)]
+    return [value + place * spacing for place, value in enumerate(flat)]
+
+
+def _metadata(path: Path) -> dict[str, None] | None:
+    """No date in the file, so that drawing again changes nothing."""
+    return {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())

@@ -1,0 +1,226 @@
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diveqcodec.errors import ConfigError, DamagedError, DiveqError, ModelError
+from diveqcodec.evaluate.anchors import anchor
+from diveqcodec.evaluate.baselines import LearnedBaseline
+from diveqcodec.evaluate.compressai_compat import import_compressai
+from diveqcodec.evaluate.metrics import Pixels, psnr
+from diveqcodec.evaluate.report import results_json
+from diveqcodec.evaluate.run import Row, evaluate
+from diveqcodec.image import Picture
+
+
+@dataclass
+class Rounding:
+    """A codec one can check by hand: pixels rounded down to multiples of the quality."""
+
+    name: str = "rounding"
+    suffix: str = ".rnd"
+    calls: list[str] = field(default_factory=list)
+
+    def compress(self, picture: Picture, quality: float) -> bytes:
+        self.calls.append("compress")
+        height, width, channels = picture.pixels.shape
+        rounded = picture.pixels // int(quality) * int(quality)
+        return bytes([height, width, channels]) + rounded.tobytes()
+
+    def decompress(self, data: bytes) -> Picture:
+        self.calls.append("decompress")
+        height, width, channels = data[:3]
+        pixels = np.frombuffer(data, np.uint8, height * width * channels, offset=3)
+        return Picture(pixels.reshape(height, width, channels).copy())
+
+    def parts(self, data: bytes) -> dict[str, int]:
+        return {"header": 24, "pixels": 8 * (len(data) - 3)}
+
+
+def drawn(height: int, width: int) -> Pixels:
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([rows * 3, columns * 2, rows + columns], axis=-1).astype(np.uint8)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """Two pictures of the same name in different folders, the second with transparency."""
+    paths = [tmp_path / "in" / "a" / "one.png", tmp_path / "in" / "b" / "one.png"]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+    Image.fromarray(drawn(20, 30)).save(paths[0])
+    transparent = np.dstack([drawn(40, 25), np.full((40, 25), 77, np.uint8)])
+    Image.fromarray(transparent).save(paths[1])
+    return paths
+
+
+def test_rows_are_those_of_files_on_disk(files: list[Path], tmp_path: Path) -> None:
+    codec, seen = Rounding(), list[Row]()
+    results = evaluate(codec, files, [8, 1], tmp_path / "work", seen.append)
+    assert list(results.rows) == seen
+    assert [(row.image, row.quality) for row in seen] == [
+        ("a/one.png", 8),
+        ("a/one.png", 1),
+        ("b/one.png", 8),
+        ("b/one.png", 1),
+    ]
+    written = sorted((tmp_path / "work").rglob("*.rnd"))
+    assert [path.stat().st_size for path in written] == [1803, 1803, 3003, 3003]
+    assert [row.size for row in seen] == [1803, 1803, 3003, 3003]
+    assert seen[0].bpp == pytest.approx(8 * 1803 / 600)
+    first = drawn(20, 30)
+    assert seen[0].psnr == pytest.approx(psnr(first, first & np.uint8(0xF8)))
+    assert seen[1].psnr == math.inf
+    assert seen[0].ms_ssim is None
+    assert min(row.encoding_seconds for row in seen) > 0
+    assert codec.calls == ["compress", "decompress"] * 5  # one warm-up
+
+
+def test_points_are_means_of_per_image_values(files: list[Path], tmp_path: Path) -> None:
+    results = evaluate(Rounding(), files, [8, 4], tmp_path)
+    rows = [row for row in results.rows if row.quality == 8]
+    point = results.points()[0]
+    assert point.psnr == pytest.approx((rows[0].psnr + rows[1].psnr) / 2)
+    assert point.bpp == pytest.approx((8 * 1803 / 600 + 8 * 3003 / 1000) / 2)
+    assert point.parts["header"] == pytest.approx((24 / 600 + 24 / 1000) / 2)
+    assert sum(point.parts.values()) == pytest.approx(point.bpp)
+    assert results.images == ("a/one.png", "b/one.png")
+
+
+def test_size_and_decoded_picture_come_from_the_disk(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Path.write_bytes
+
+    def write_spoiled(path: Path, data: bytes) -> int:
+        return write(path, data[:3] + bytes([data[3] ^ 255]) + data[4:] + b"tail")
+
+    monkeypatch.setattr(Path, "write_bytes", write_spoiled)
+    row = evaluate(Rounding(), files[:1], [1], tmp_path).rows[0]
+    assert row.size == 1803 + 4
+    assert row.psnr == pytest.approx(10 * math.log10(1800))  # one value is off by 255
+
+
+def test_decoded_pictures_are_saved(files: list[Path], tmp_path: Path) -> None:
+    evaluate(Rounding(), files, [8], tmp_path / "work", save_images=tmp_path / "out")
+    saved = sorted((tmp_path / "out").rglob("*.png"))
+    assert [path.relative_to(tmp_path / "out").as_posix() for path in saved] == [
+        "a/one.png.q8.png",
+        "b/one.png.q8.png",
+    ]
+    with Image.open(saved[0]) as image:
+        assert np.array_equal(np.asarray(image), drawn(20, 30) // 8 * 8)
+
+
+def test_transparency_costs_nobody_bits(files: list[Path], tmp_path: Path) -> None:
+    class Strict(Rounding):
+        def compress(self, picture: Picture, quality: float) -> bytes:
+            assert picture.alpha is None
+            return super().compress(picture, quality)
+
+    assert evaluate(Strict(), files, [1], tmp_path).rows[1].psnr == math.inf
+
+
+def test_results_name_no_folder_of_this_machine(files: list[Path], tmp_path: Path) -> None:
+    text = results_json(evaluate(anchor("jpeg"), files, [50], tmp_path / "work"))
+    assert str(tmp_path) not in text
+    content = json.loads(text)
+    assert content["name"] == "jpeg"
+    assert content["environment"]["torch"] == torch.__version__
+
+
+def test_a_real_codec_through_the_loop(files: list[Path], tmp_path: Path) -> None:
+    results = evaluate(anchor("jpeg"), files, [20, 80], tmp_path)
+    curve = results.curve()
+    assert curve.name == "jpeg"
+    assert curve.psnr[0] < curve.psnr[1]
+    with Image.open(tmp_path / "a" / "one.png.q20.jpg") as image:
+        assert image.format == "JPEG"
+
+
+def test_what_cannot_be_evaluated(files: list[Path], tmp_path: Path) -> None:
+    class Cropping(Rounding):
+        def decompress(self, data: bytes) -> Picture:
+            return Picture(super().decompress(data).pixels[:-1])
+
+    with pytest.raises(DiveqError, match="nothing to evaluate"):
+        evaluate(Rounding(), [], [8], tmp_path)
+    with pytest.raises(DiveqError, match="nothing to evaluate"):
+        evaluate(Rounding(), files, [], tmp_path)
+    with pytest.raises(DiveqError, match=r"one\.png: given twice"):
+        evaluate(Rounding(), [files[0], files[0]], [8], tmp_path)
+    with pytest.raises(DiveqError, match=r"one\.png: rounding decoded 30x19 pixels .* 30x20"):
+        evaluate(Cropping(), files[:1], [8], tmp_path)
+    with pytest.raises(DiveqError, match="cannot write and read back"):
+        evaluate(Rounding(), files[:1], [8], files[0])
+
+
+# compressai's own imports use what newer torch deprecates.
+compressai_warnings = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning"
+)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(3)
+    model = import_compressai("compressai.zoo.image").model_architectures["bmshj2018-hyperprior"]
+    path = tmp_path_factory.mktemp("weights") / "small.pth.tar"
+    torch.save({"state_dict": model(8, 12).state_dict()}, path)
+    return path
+
+
+@compressai_warnings
+def test_a_learned_baseline(checkpoint: Path, files: list[Path], tmp_path: Path) -> None:
+    codec = LearnedBaseline("bmshj2018-hyperprior", {2: checkpoint})
+    picture = Picture(drawn(70, 50))
+    data = codec.compress(picture, 2)
+    # The same networks by hand: padded as in CompressAI's evaluation, rounded to 8 bits.
+    model = codec._models[2]
+    x = torch.from_numpy(drawn(70, 50)).permute(2, 0, 1)[None] / 255
+    ops = import_compressai("compressai.ops")
+    padding, unpadding = ops.compute_padding(70, 50, min_div=64)
+    with torch.no_grad():
+        coded = model.compress(torch.nn.functional.pad(x, padding))
+        x_hat = model.decompress(coded["strings"], coded["shape"])["x_hat"]
+    expected = torch.nn.functional.pad(x_hat, unpadding)[0].permute(1, 2, 0)
+    decoded = codec.decompress(data).pixels
+    assert np.array_equal(decoded, (expected * 255).round().to(torch.uint8).numpy())
+    assert len(data) == sum(len(one[0]) for one in coded["strings"]) + 15 + 2 * 4
+    results = evaluate(codec, files, codec.qualities, tmp_path)
+    assert [row.image for row in results.rows] == ["a/one.png", "b/one.png"]
+
+
+@compressai_warnings
+def test_damaged_files_of_a_baseline(checkpoint: Path) -> None:
+    codec = LearnedBaseline("bmshj2018-hyperprior", {2: checkpoint})
+    data = codec.compress(Picture(drawn(64, 64)), 2)
+    for damaged in (*(data[:end] for end in range(len(data))), data + b"\0"):
+        with pytest.raises(DamagedError):
+            codec.decompress(damaged)
+    with pytest.raises(ConfigError, match="no checkpoint for quality 3"):
+        codec.decompress(b"\x03" + data[1:])
+
+
+@compressai_warnings
+def test_baselines_that_cannot_be_loaded(checkpoint: Path, tmp_path: Path) -> None:
+    name = "bmshj2018-hyperprior"
+    with pytest.raises(ConfigError, match=f"nothing: CompressAI has no such model.*{name}"):
+        LearnedBaseline("nothing", {1: checkpoint})
+    with pytest.raises(ConfigError, match="one checkpoint at least"):
+        LearnedBaseline(name, {})
+    with pytest.raises(ModelError, match=r"none\.pth: cannot read"):
+        LearnedBaseline(name, {1: tmp_path / "none.pth"})
+    (tmp_path / "text.pth").write_text("not weights")
+    with pytest.raises(ModelError, match=r"text\.pth: not a checkpoint of ScaleHyperprior"):
+        LearnedBaseline(name, {1: tmp_path / "text.pth"})
+    torch.save({"other": torch.zeros(2)}, tmp_path / "other.pth")
+    with pytest.raises(ModelError, match=r"other\.pth: not a checkpoint of ScaleHyperprior"):
+        LearnedBaseline(name, {1: tmp_path / "other.pth"})
+    with pytest.raises(ConfigError, match=r"no checkpoint for quality 1\.5; there are 1"):
+        LearnedBaseline(name, {1: checkpoint}).compress(Picture(drawn(8, 8)), 1.5)
