@@ -82,6 +82,7 @@ class _Composed(Quantizer):
 class Product(_Composed):
     """Cuts the latent into consecutive runs of channels and quantizes each with its own part.
 
+    >>> from diveqcodec.quantize import DiVeQ
     >>> Product([DiVeQ(16, 2), DiVeQ(8, 4)]).dim
     6
 

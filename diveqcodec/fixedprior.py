@@ -1,0 +1,321 @@
+"""The exact prior: the context model in fixed point, so that every machine computes the same bits.
+
+All numbers are integers carried by float64. Every sum of products stays below 2^53 (checked from
+the weights when they are made), so no order of summation, thread count, BLAS or device changes a
+bit. Only linear maps, clamp, ReLU and round-half-to-even occur: nothing transcendental, no
+division.
+
+Grids: activations and normalised latents 2^-12, latents, means and codewords 2^-8 cells. The
+numbers come out of a weights file as they are: nothing that matters is derived from floats.
+
+Knows nothing of training, of how residuals are searched, or of bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from diveqcodec.errors import ModelError
+from diveqcodec.prior import ACTIVATION_BOUND, INPUT_BOUND, PriorConfig
+from diveqcodec.quantize.search import GRID
+
+ACTIVATION_BITS = 12  # activations are multiples of 2^-12
+UNIT_BITS = 16  # tables of units are multiples of 2^-16
+GRID_BITS = 8
+LATENT_BOUND = float(1 << 24)  # of a latent, in units of 2^-8 cells
+
+_ACTIVATION_LIMIT = ACTIVATION_BOUND * 2**ACTIVATION_BITS
+_INPUT_LIMIT = INPUT_BOUND * 2**ACTIVATION_BITS
+_EXACT = float(1 << 53)
+
+assert 1 << GRID_BITS == GRID
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRows:
+    """Rows of the frequency tables of M positions of a slice, int64 `[M, G]`; `coarse` may be None.
+
+    `skipped` and `coarse_skipped` are true where the size class is 0.
+    """
+
+    fine: Tensor
+    skipped: Tensor
+    coarse: Tensor | None
+    coarse_skipped: Tensor | None
+
+
+# (slice, pass, positions [M], means [M, c] in 2^-8 cells, rows) -> ŷ [M, c] in 2^-8 cells
+Code = Callable[[int, int, Tensor, Tensor, GroupRows], Tensor]
+
+
+class FixedPrior:
+    """The context model from the integers of a weights file.
+
+    Args:
+        config: sizes.
+        tensors: integers by name, as `diveqcodec.export` makes them.
+        device: where it runs; float64 is needed.
+
+    Raises:
+        ModelError: a number is missing or has another shape, or a sum would not be exact.
+    """
+
+    def __init__(
+        self, config: PriorConfig, tensors: dict[str, Tensor], device: torch.device | None = None
+    ) -> None:
+        _check_shapes(config, tensors)
+        self.config = config
+        self.device = device or torch.device("cpu")
+        self._numbers = {k: v.to(self.device, torch.float64) for k, v in tensors.items()}
+        # math.ldexp is exact; a vectorised pow need not be.
+        self._scales = {
+            k: torch.tensor([math.ldexp(1.0, -b) for b in v.tolist()], dtype=torch.float64).to(
+                self.device
+            )
+            for k, v in tensors.items()
+            if k.endswith(".shift")
+        }
+        self._check_bounds()
+        self._matrices = {
+            name.removesuffix(".weight"): value.flatten(1).T.contiguous()
+            for name, value in self._numbers.items()
+            if name.endswith(".weight")
+        }
+
+    def walk(self, z_hat: Tensor, quality_bin: int, size: tuple[int, int], code: Code) -> Tensor:
+        """Predict and code a tile slice by slice, in two checkerboard passes each.
+
+        Args:
+            z_hat: integers `[hz, wz, Cz]` in units of 2^-8 cells.
+            quality_bin: 0 ... quality_bins - 1.
+            size: rows and columns (h, w) of the latent, at most (4 hz, 4 wz).
+            code: called for every slice and pass in coding order.
+
+        Returns:
+            ŷ `[h, w, C]` in units of 2^-8 cells, float64.
+        """
+        config = self.config
+        height, width = size
+        features = self.hyper_synthesis(z_hat)[:height, :width]
+        flat = features.reshape(height * width, -1)
+        channels = sum(config.slices) * config.group
+        y_hat = torch.zeros(height * width, channels, dtype=torch.float64, device=self.device)
+        # Normalised latents, with a border of one position for the 3x3 windows.
+        known = torch.zeros(
+            height + 2, width + 2, channels, dtype=torch.float64, device=self.device
+        )
+        inside = known[1:-1, 1:-1]
+        for s in range(len(config.slices)):
+            start = config.start(s)
+            part = slice(start, start + config.slices[s] * config.group)
+            base = self._base(s, flat, known[:, :, :start], quality_bin)
+            for number in range(2):
+                places = _places(height, width, number, self.device)
+                if not len(places):
+                    continue
+                pre = base[places]
+                if number:
+                    pre = pre + self._context(s, inside[:, :, part], places)
+                mean, rows = self._head(s, pre, quality_bin)
+                coded = code(s, number, places, mean, rows)
+                coded = coded.clamp(-LATENT_BOUND, LATENT_BOUND)
+                y_hat[places, part] = coded
+                unit = self._numbers["normalise"][quality_bin, part]
+                normal = _shift(coded * unit, GRID_BITS + UNIT_BITS - ACTIVATION_BITS)
+                normal = normal.clamp(-_INPUT_LIMIT, _INPUT_LIMIT)
+                inside[places // width, places % width, part] = normal
+        return y_hat.view(height, width, channels)
+
+    def hyper_synthesis(self, z_hat: Tensor) -> Tensor:
+        """Integers `[hz, wz, Cz]` (2^-8 cells) to features `[4 hz, 4 wz, F]` (2^-12)."""
+        hidden = z_hat * 2.0 ** (ACTIVATION_BITS - GRID_BITS)
+        hidden = hidden.clamp(-_ACTIVATION_LIMIT, _ACTIVATION_LIMIT)
+        for name in ("synthesis.first", "synthesis.second", "synthesis.third"):
+            height, width, _ = hidden.shape
+            padded = functional.pad(hidden, (0, 0, 1, 1, 1, 1))
+            out = self._sum(name, _windows(padded, _all_places(height, width, self.device), 1))
+            hidden = self._finish(name, out).clamp(0, _ACTIVATION_LIMIT).view(height, width, -1)
+            if name != "synthesis.first":
+                hidden = _shuffle(hidden)
+        return hidden
+
+    def _base(self, s: int, features: Tensor, earlier: Tensor, quality_bin: int) -> Tensor:
+        """What both passes share, `[h * w, width]`, sums not yet rounded."""
+        total = features @ self._matrices[f"{s}.hyper"]
+        total = total + self._numbers[f"{s}.quality"][quality_bin]
+        if s:
+            height, width = earlier.shape[0] - 2, earlier.shape[1] - 2
+            places = _all_places(height, width, self.device)
+            total = total + self._sum(f"{s}.earlier", _windows(earlier, places, 1))
+        return total
+
+    def _context(self, s: int, current: Tensor, places: Tensor) -> Tensor:
+        """What the first pass tells the second at `places`: odd taps of the window only."""
+        radius = self.config.radius(s)
+        padded = functional.pad(current, (0, 0, radius, radius, radius, radius))
+        return (
+            self._sum(f"{s}.current", _windows(padded, places, radius, odd=True))
+            + (self._numbers[f"{s}.second_pass"])
+        )
+
+    def _head(self, s: int, pre: Tensor, quality_bin: int) -> tuple[Tensor, GroupRows]:
+        """Pre-activation sums `[M, width]` to means `[M, c]` and table rows `[M, G]`."""
+        config = self.config
+        pre = (pre * self._scales[f"{s}.pre.shift"]).round()
+        pre = pre.clamp(-_ACTIVATION_LIMIT, _ACTIVATION_LIMIT)
+        hidden = self._finish(f"{s}.hidden", self._sum(f"{s}.hidden", pre.clamp(min=0)))
+        hidden = hidden.clamp(0, _ACTIVATION_LIMIT)
+        joined = torch.cat([hidden, pre[:, : config.linear]], dim=1)
+        out = self._finish(f"{s}.out", self._sum(f"{s}.out", joined))
+        out = out.clamp(-_ACTIVATION_LIMIT, _ACTIVATION_LIMIT)
+        groups, d = config.slices[s], config.group
+        start = config.start(s)
+        unit = self._numbers["unit"][quality_bin, start : start + groups * d]
+        mean = _shift(out[:, : groups * d] * unit, ACTIVATION_BITS + UNIT_BITS - GRID_BITS)
+        mean = mean.clamp(-LATENT_BOUND, LATENT_BOUND)
+        rest = out[:, groups * d :].view(len(out), -1, groups)
+        offset = self._numbers["offset"][quality_bin, start // d : start // d + groups]
+        size = self._size(rest[:, 0] + offset)
+        half = config.shapes // 2
+        shape = (_shift(rest[:, 1], ACTIVATION_BITS) + half).clamp(0, config.shapes - 1)
+        fine = (size * config.shapes + shape).long()
+        if s >= config.coarse_slices:
+            return mean, GroupRows(fine, size == 0, None, None)
+        coarse = self._size(rest[:, 2] + offset - self._numbers["coarse_offset"])
+        return mean, GroupRows(fine, size == 0, coarse.long(), coarse == 0)
+
+    def _size(self, number: Tensor) -> Tensor:
+        return _shift(number, ACTIVATION_BITS).clamp(0, self.config.sizes - 1)
+
+    def _sum(self, name: str, inputs: Tensor) -> Tensor:
+        return inputs @ self._matrices[name]
+
+    def _finish(self, name: str, total: Tensor) -> Tensor:
+        """Add the bias and put sums on the grid of activations."""
+        total = total + self._numbers[f"{name}.bias"]
+        return (total * self._scales[f"{name}.shift"]).round()
+
+    def _check_bounds(self) -> None:
+        """Prove from the weights that every sum is exact, whatever the inputs.
+
+        Raises:
+            ModelError: a sum could exceed 2^53.
+        """
+        totals = {
+            name: self._magnitude(name, _ACTIVATION_LIMIT) + self._numbers[f"{name}.bias"].abs()
+            for name in ("synthesis.first", "synthesis.second", "synthesis.third")
+        }
+        for s in range(len(self.config.slices)):
+            for name in (f"{s}.hidden", f"{s}.out"):
+                bias = self._numbers[f"{name}.bias"].abs()
+                totals[name] = self._magnitude(name, _ACTIVATION_LIMIT) + bias
+            total = self._magnitude(f"{s}.hyper", _ACTIVATION_LIMIT)
+            total = total + self._numbers[f"{s}.quality"].abs().amax(0)
+            total = total + self._numbers[f"{s}.second_pass"].abs()
+            total = total + self._magnitude(f"{s}.current", _INPUT_LIMIT)
+            if s:
+                total = total + self._magnitude(f"{s}.earlier", _INPUT_LIMIT)
+            totals[f"{s}.pre"] = total
+        totals["mean"] = self._numbers["unit"].abs() * _ACTIVATION_LIMIT
+        totals["normalise"] = self._numbers["normalise"].abs() * LATENT_BOUND
+        for name, total in totals.items():
+            if float(total.max()) >= _EXACT:
+                raise ModelError(f"the prior's {name} can leave 2^53; it would not be exact")
+
+    def _magnitude(self, name: str, limit: float) -> Tensor:
+        """Largest possible sum of products of every output channel."""
+        return self._numbers[f"{name}.weight"].flatten(1).abs().sum(1) * limit
+
+
+def _check_shapes(config: PriorConfig, tensors: dict[str, Tensor]) -> None:
+    """Refuse numbers that do not fit the configuration.
+
+    Raises:
+        ModelError: one is missing or has another shape.
+    """
+    f, bins, channels = config.features, config.quality_bins, sum(config.slices) * config.group
+    shapes: dict[str, tuple[int, ...]] = {
+        "unit": (bins, channels),
+        "normalise": (bins, channels),
+        "offset": (bins, channels // config.group),
+        "coarse_offset": (1,),
+    }
+
+    def linear(name: str, inputs: int, outputs: int) -> None:
+        shapes[f"{name}.weight"] = outputs, inputs
+        shapes[f"{name}.bias"] = shapes[f"{name}.shift"] = (outputs,)
+
+    linear("synthesis.first", 9 * config.hyper_channels, f)
+    linear("synthesis.second", 9 * f, 4 * f)
+    linear("synthesis.third", 9 * f, 4 * f)
+    for s, groups in enumerate(config.slices):
+        odd_taps = (2 * config.radius(s) + 1) ** 2 // 2
+        shapes[f"{s}.hyper.weight"] = config.width, f
+        shapes[f"{s}.current.weight"] = config.width, odd_taps * groups * config.group
+        if s:
+            shapes[f"{s}.earlier.weight"] = config.width, 9 * config.start(s)
+        shapes[f"{s}.quality"] = bins, config.width
+        shapes[f"{s}.second_pass"] = shapes[f"{s}.pre.shift"] = (config.width,)
+        linear(f"{s}.hidden", config.width, config.width2)
+        linear(f"{s}.out", config.width2 + config.linear, config.outputs(s))
+    for name, shape in shapes.items():
+        if name not in tensors:
+            raise ModelError(f"the prior lacks {name}; export the model again")
+        if tensors[name].shape != shape:
+            found = list(tensors[name].shape)
+            raise ModelError(f"the prior's {name} has shape {found}, not {list(shape)}")
+
+
+def _shift(value: Tensor, bits: int) -> Tensor:
+    """Divide integers by 2^bits, rounding halves to even."""
+    return (value * 2.0**-bits).round()
+
+
+def _shuffle(grid: Tensor) -> Tensor:
+    """`[h, w, 4 F]` to `[2 h, 2 w, F]`, as torch's pixel_shuffle orders channels."""
+    height, width, channels = grid.shape
+    parts = grid.view(height, width, channels // 4, 2, 2).permute(0, 3, 1, 4, 2)
+    return parts.reshape(2 * height, 2 * width, channels // 4)
+
+
+def _windows(padded: Tensor, places: Tensor, radius: int, odd: bool = False) -> Tensor:
+    """Rows of windows `[M, taps * C]`, the taps in raster order.
+
+    `padded` `[h + 2 r, w + 2 r, C]`; `places` number positions of the unpadded grid. `odd` takes
+    only the taps at odd distance from the centre.
+    """
+    height, width, channels = padded.shape
+    index = _tap_index(height - 2 * radius, width - 2 * radius, radius, odd, padded.device)[places]
+    rows = padded.reshape(height * width, channels)[index]  # [M, taps, C]
+    return rows.flatten(1)
+
+
+@lru_cache(maxsize=64)
+def _tap_index(height: int, width: int, radius: int, odd: bool, device: torch.device) -> Tensor:
+    """For every position the rows of its window's taps in the padded grid, `[h * w, taps]`."""
+    span = 2 * radius + 1
+    stride = width + 2 * radius
+    taps = torch.tensor(
+        [i * stride + j for i in range(span) for j in range(span) if not odd or (i + j) % 2]
+    )
+    corner = (torch.arange(height)[:, None] * stride + torch.arange(width)[None]).flatten()
+    return (corner[:, None] + taps[None]).to(device)
+
+
+@lru_cache(maxsize=64)
+def _places(height: int, width: int, number: int, device: torch.device) -> Tensor:
+    """Positions of pass 0 (row + column even) or 1, in raster order."""
+    parity = (torch.arange(height)[:, None] + torch.arange(width)[None]) % 2
+    return (parity.flatten() == number).nonzero()[:, 0].to(device)
+
+
+@lru_cache(maxsize=64)
+def _all_places(height: int, width: int, device: torch.device) -> Tensor:
+    return torch.arange(height * width, device=device)

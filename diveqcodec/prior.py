@@ -1,0 +1,264 @@
+"""The context model of the indices, as it is trained (float).
+
+```
+ ẑ ── hyper synthesis ── h ─┐                      for slice s, for pass p (checkerboard):
+ earlier slices ŷ (3x3) ────┤
+ this slice's first pass ───┴─ u ─ ReLU ─ 1x1 ─ ReLU ─┐
+                               └── linear part of u ──┴─ 1x1 ── means, size, shape, coarse of s
+```
+
+All latents enter and leave in *normalised* units: cells over `gain * sigma_c`, so that what is
+predicted does not depend on the quality asked for; the size class gets the log of the gain as an
+integer-friendly offset. Every operation has an exact fixed-point counterpart in `fixedprior`.
+
+Knows nothing of how residuals are quantized (a callback does that), of images, or of bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from diveqcodec.layers import GainTable
+from diveqcodec.quantize.rate_aware import Classes, clamp_classes
+from diveqcodec.quantize.tables import SIGMA_RANGE, size_class
+
+ACTIVATION_BOUND = 128.0  # every activation is clamped to this magnitude
+INPUT_BOUND = 32.0  # normalised latents are clamped to this magnitude
+WIDE_TAPS = 2  # slices up to this many channels see a 5x5 window of their first pass
+_WIDE_LIMIT = 32
+
+
+@dataclass(frozen=True, slots=True)
+class PriorConfig:
+    """Sizes of the context model; `slices` are groups of `group` channels each."""
+
+    slices: tuple[int, ...]
+    group: int
+    coarse_slices: int  # the first so many slices have a coarse layer
+    hyper_channels: int
+    width: int  # of the first layer
+    width2: int  # of the second
+    linear: int  # units of the first layer that also go on without a ReLU
+    features: int  # of the hyper synthesis
+    sizes: int
+    shapes: int
+    quality_bins: int
+    coarse_cell: float  # cell of the coarse layer, in cells
+    log_gain_range: tuple[float, float]  # of the lowest and the highest quality
+
+    @property
+    def coarse_offset(self) -> float:
+        """By how many size classes the coarse layer sees a smaller deviation."""
+        return (self.sizes - 1) * math.log(self.coarse_cell) / math.log(SIGMA_RANGE)
+
+    def outputs(self, s: int) -> int:
+        """Outputs of slice `s`: means, then size, shape and perhaps coarse size of every group."""
+        return self.slices[s] * (self.group + 2 + (s < self.coarse_slices))
+
+    def start(self, s: int) -> int:
+        """First channel of slice `s`."""
+        return sum(self.slices[:s]) * self.group
+
+    def radius(self, s: int) -> int:
+        """Radius of the window in which slice `s` sees its first pass."""
+        return 2 if self.slices[s] * self.group <= _WIDE_LIMIT else 1
+
+
+# (slice, channels of the slice, y rows [M, c], means [M, c] in cells, classes) -> ŷ rows [M, c]
+Quantise = Callable[[int, Tensor, Tensor, Classes], Tensor]
+
+
+class HyperSynthesis(nn.Module):
+    """ẑ `[B, Cz, h/4, w/4]` to features `[B, F, h, w]`: two upsamplings by two."""
+
+    def __init__(self, hyper_channels: int, features: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(hyper_channels, features, 3, padding=1)
+        self.second = nn.Conv2d(features, 4 * features, 3, padding=1)
+        self.third = nn.Conv2d(features, 4 * features, 3, padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map ẑ to features at four times its resolution."""
+        hidden = bounded_relu(self.first(z))
+        hidden = functional.pixel_shuffle(bounded_relu(self.second(hidden)), 2)
+        result: Tensor = functional.pixel_shuffle(bounded_relu(self.third(hidden)), 2)
+        return result
+
+
+class SliceNet(nn.Module):
+    """The network of one slice."""
+
+    def __init__(self, config: PriorConfig, s: int) -> None:
+        super().__init__()
+        channels = config.slices[s] * config.group
+        self.hyper = nn.Conv2d(config.features, config.width, 1)
+        before = config.start(s)
+        self.earlier = nn.Conv2d(before, config.width, 3, padding=1, bias=False) if before else None
+        radius = config.radius(s)
+        size = 2 * radius + 1
+        self.current = nn.Conv2d(channels, config.width, size, padding=radius, bias=False)
+        taps = torch.tensor(
+            [[(i + j) % 2 for j in range(size)] for i in range(size)], dtype=torch.float32
+        )
+        self.register_buffer("taps", taps, persistent=False)
+        self.taps: Tensor
+        self.quality = GainTable(config.width)
+        self.second_pass = nn.Parameter(torch.zeros(config.width))
+        self.hidden = nn.Linear(config.width, config.width2)
+        self.out = nn.Linear(config.width2 + config.linear, config.outputs(s))
+        self.linear = config.linear
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def base(self, features: Tensor, earlier: Tensor, u: Tensor) -> Tensor:
+        """What both passes share, `[B, width, h, w]`."""
+        result: Tensor = self.hyper(features) + self.quality(u)[:, :, None, None]
+        if self.earlier is not None:
+            result = result + self.earlier(earlier)
+        return result
+
+    def context(self, current: Tensor) -> Tensor:
+        """What the first pass tells the second: `current` is zero where nothing is known yet."""
+        weight = self.current.weight * self.taps
+        return functional.conv2d(current, weight, padding=self.current.padding)
+
+    def head(self, pre: Tensor) -> Tensor:
+        """Rows `[M, width]` of pre-activations to rows of outputs."""
+        pre = pre.clamp(-ACTIVATION_BOUND, ACTIVATION_BOUND)
+        hidden = bounded_relu(self.hidden(pre.relu()))
+        out: Tensor = self.out(torch.cat([hidden, pre[:, : self.linear]], dim=1))
+        return out
+
+
+class Prior(nn.Module):
+    """Context model of all slices, walked in coding order."""
+
+    def __init__(self, config: PriorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.synthesis = HyperSynthesis(config.hyper_channels, config.features)
+        self.nets = nn.ModuleList(SliceNet(config, s) for s in range(len(config.slices)))
+
+    def walk(
+        self, y: Tensor, z_hat: Tensor, sigma: Tensor, log_gain: Tensor, quantise: Quantise
+    ) -> Tensor:
+        """Predict, quantize and feed back slice by slice, in two checkerboard passes each.
+
+        Args:
+            y: latent in cells, `[B, C, h, w]`.
+            z_hat: quantized hyper latent `[B, Cz, h/4, w/4]`.
+            sigma: natural standard deviation of every channel, `[C]`.
+            log_gain: natural log of the gain, `[B]`, and ...
+            quantise: called once a slice and pass with rows of positions.
+
+        Returns:
+            ŷ in cells, `[B, C, h, w]`.
+        """
+        batch, _, height, width = y.shape
+        config = self.config
+        features = self.synthesis(z_hat)
+        low, high = config.log_gain_range
+        u = (log_gain - low) / (high - low)
+        scale = torch.exp(log_gain)[:, None] * sigma  # [B, C]: cells in a normalised unit
+        rows_y = y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])  # [N, C]
+        image = torch.arange(batch, device=y.device).repeat_interleave(height * width)
+        first, second = checkerboard(batch, height, width, y.device)
+        done: list[Tensor] = []  # ŷ of slices as grids, in normalised units
+        values: list[Tensor] = []  # the same in cells, as rows
+        for s, net in enumerate(self.nets):
+            assert isinstance(net, SliceNet)
+            start, channels = config.start(s), config.slices[s] * config.group
+            part = slice(start, start + channels)
+            unit = scale[:, part][image]  # [N, c]
+            earlier = torch.cat(done, dim=1) if done else y[:, :0]
+            base = as_rows(net.base(features, earlier, u))
+            offset = self.class_offset(scale[:, part])[image]
+
+            def code(
+                positions: Tensor,
+                pre: Tensor,
+                s: int = s,
+                net: SliceNet = net,
+                unit: Tensor = unit,
+                offset: Tensor = offset,
+                part: slice = part,
+            ) -> Tensor:
+                mean, classes = self._split(s, net.head(pre), offset[positions])
+                return quantise(s, rows_y[positions, part], mean * unit[positions], classes)
+
+            got_first = code(first, base[first])
+            known = torch.zeros_like(unit).index_copy(0, first, got_first)
+            grid = as_grid(normalise(known, unit), batch, height, width)
+            context = as_rows(net.context(grid))[second] + net.second_pass
+            got_second = code(second, base[second] + context)
+            full = known.index_copy(0, second, got_second)
+            values.append(full)
+            done.append(as_grid(normalise(full, unit), batch, height, width))
+        return as_grid(torch.cat(values, dim=1), batch, height, width)
+
+    def _split(self, s: int, out: Tensor, offset: Tensor) -> tuple[Tensor, Classes]:
+        """Outputs `[M, ...]` of slice `s`: normalised means `[M, c]`, flat classes `[M * G]`."""
+        groups, d = self.config.slices[s], self.config.group
+        out = out.clamp(-ACTIVATION_BOUND, ACTIVATION_BOUND)
+        mean = out[:, : groups * d]
+        rest = out[:, groups * d :].view(out.shape[0], -1, groups)
+        size = clamp_classes(rest[:, 0] + offset, self.config.sizes)
+        coarse = None
+        if s < self.config.coarse_slices:
+            coarse = clamp_classes(
+                rest[:, 2] + offset - self.config.coarse_offset, self.config.sizes
+            )
+            coarse = coarse.flatten()
+        return mean, Classes(size.flatten(), rest[:, 1].flatten(), coarse)
+
+    def class_offset(self, scale: Tensor) -> Tensor:
+        """Size class of a group whose prediction is worth nothing: `scale` `[B, c]` to `[B, G]`."""
+        d = self.config.group
+        log = torch.log(scale).view(scale.shape[0], -1, d).mean(2)
+        return size_class(torch.exp(log), self.config.sizes).clamp(0, self.config.sizes - 1)
+
+
+def normalise(rows: Tensor, unit: Tensor) -> Tensor:
+    """Cells to normalised units, bounded."""
+    return (rows / unit).clamp(-INPUT_BOUND, INPUT_BOUND)
+
+
+def bounded_relu(x: Tensor) -> Tensor:
+    """ReLU that also stops at the bound which the fixed-point form needs."""
+    return x.clamp(0, ACTIVATION_BOUND)
+
+
+def checkerboard(
+    batch: int, height: int, width: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Row numbers of the positions of the first pass (row + column even) and of the second."""
+    i = torch.arange(height, device=device)[:, None]
+    j = torch.arange(width, device=device)[None]
+    parity = ((i + j) % 2).expand(batch, height, width).flatten()
+    order = torch.argsort(parity, stable=True)
+    count = batch * (height * width // 2 + height * width % 2)
+    return order[:count], order[count:]
+
+
+def as_rows(grid: Tensor) -> Tensor:
+    """`[B, C, h, w]` to rows of positions `[B * h * w, C]`."""
+    return grid.permute(0, 2, 3, 1).reshape(-1, grid.shape[1])
+
+
+def as_grid(rows: Tensor, batch: int, height: int, width: int) -> Tensor:
+    """The inverse of `as_rows`."""
+    return rows.view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+def log_gain_of(lam: float, rate: float) -> float:
+    """Natural log of the gain at which a unit cell is optimal for the trade-off `lam`.
+
+    `g^2 = lam * 255^2 * rate / 12` for inputs in [-1, 1] and orthonormal rows.
+    """
+    return 0.5 * math.log(lam * 255.0**2 * rate / 12.0)

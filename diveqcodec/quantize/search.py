@@ -1,0 +1,302 @@
+"""Rate-aware search: which codeword (or coarse + fine pair) a residual gets.
+
+A group's residual r gets the symbols that minimise `|r - e|^2 + rate * bits(symbol | class)`, over
+a few candidates: the null codeword and the nearest ones, and a lattice point behind the escape
+symbol where the codebook ends. No gradients here; what soft gradients need is returned on request.
+
+Knows codewords and bits as plain tensors: nothing of how they are learned or coded.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from diveqcodec.quantize.lattice import lattice_basis
+
+# The multiplier that makes a unit cell optimal: at high rate D = 1/12 a dimension and
+# dD/dR = -2 ln 2 D, so a bit is worth ln 2 / 6.
+RATE = math.log(2) / 6
+GRID = 256  # means, codewords and escaped points are multiples of 1 / GRID cells
+ESCAPE_LENGTHS = 25  # the length of an escaped coordinate is one of 0 ... 24 bits
+CANDIDATES = 13  # codewords looked at for a residual: the null codeword and its nearest ones
+
+_GRID_STEP = 0.25  # spacing of the grid on which neighbour lists are kept, in cells of the layer
+_SHARPNESS = 6.0  # of the soft assignment: 1 / (2 * cell^2 / 12)
+_COARSE_CANDIDATES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A codebook made ready for searching.
+
+    Attributes:
+        words: `[K, d]` in cells of the finest layer, row 0 the null codeword (zero).
+        cell: side of a unit cell of this layer, in cells of the finest one.
+        basis: `[d, d]`, rows, of the lattice behind the escape symbol, on the grid of codewords.
+        unbasis: its inverse.
+        lists: int64 `[side^2, M]`, the candidates of every point of a fine grid (d = 2).
+        reach: norm of the shortest codeword but null.
+    """
+
+    words: Tensor
+    cell: float
+    basis: Tensor
+    unbasis: Tensor
+    lists: Tensor
+    reach: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, words: Tensor, cell: float) -> Search:
+        """Build the neighbour lists of `words` `[K, d]`."""
+        words = words.detach().float()
+        dim = words.shape[1]
+        basis = integer_basis(dim, cell).double() / GRID
+        norms = words[1:].norm(dim=1)
+        lists = words.new_zeros(0, dtype=torch.int64)
+        if dim == 2:
+            half = math.ceil(float(norms.max()) / (cell * _GRID_STEP)) + 2
+            axis = torch.arange(-half, half + 1, device=words.device) * (_GRID_STEP * cell)
+            lists = nearest_lists(torch.cartesian_prod(axis, axis), words)
+        return cls(
+            words,
+            cell,
+            basis.float().to(words.device),
+            torch.linalg.inv(basis).float().to(words.device),
+            lists,
+            norms.min(),
+        )
+
+    def moved(self, words: Tensor) -> Search:
+        """The same lists with codewords that have moved a little since."""
+        return replace(self, words=words.detach().float())
+
+    def neighbours(self, r: Tensor) -> Tensor:
+        """Candidates of residuals `r` `[N, d]`: int64 `[N, M]`, distinct, null among them."""
+        if r.shape[1] != 2:
+            return nearest_lists(r, self.words)
+        side = math.isqrt(self.lists.shape[0])
+        half = side // 2
+        cells = (r * (1 / (self.cell * _GRID_STEP))).round().clamp(-half, half).long() + half
+        return self.lists[cells[:, 0] * side + cells[:, 1]]
+
+    def may_leave_null(self, r: Tensor, row: Tensor, table: Tensor, rate: float) -> Tensor:
+        """False where the null codeword is the best choice for certain, also softly. bool `[N]`.
+
+        A codeword at distance D >= reach gains at most 2|r|D - D^2 in distortion over the null
+        codeword and costs at least the dearness of the cheapest other symbol.
+        """
+        dearness = (table[:, 1:].min(1).values - table[:, 0]) * rate
+        length = r.norm(dim=1)
+        gain = (2 * length - self.reach) * self.reach
+        margin = self.cell**2  # e^-6 in the soft assignment
+        maybe: Tensor = (length >= self.reach) | (gain > dearness[row] - margin)
+        return maybe
+
+    def escape_point(self, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Nearby lattice point for residuals `r` `[N, d]`, by rounding lattice coordinates.
+
+        Returns:
+            the point `[N, d]`, its integer coordinates as floats `[N, d]`, its raw bits `[N]`.
+        """
+        limit = float(2 ** (ESCAPE_LENGTHS - 2))
+        coordinates = (r @ self.unbasis).round().clamp(-limit, limit)
+        point = coordinates @ self.basis
+        mantissa = torch.log2(coordinates.abs() * 2 + 1).floor().sum(1)
+        return point, coordinates, mantissa + math.log2(ESCAPE_LENGTHS) * r.shape[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What was chosen for N groups; nothing here carries a gradient.
+
+    `fine`, `coarse` int64 `[N]` symbols (K = escape); `*_point` `[N, d]` the escaped lattice points
+    and `*_coordinates` `[N, d]` theirs (zero elsewhere); `raw_bits` `[N]` of the coordinates;
+    `cost` `[N]` of the choice; `jacobian` `[N, d, d]` of E_Q[e] and `rate_slope` `[N, d]`, the
+    gradient of E_Q[bits], if asked for.
+    """
+
+    fine: Tensor
+    coarse: Tensor | None
+    fine_point: Tensor
+    fine_coordinates: Tensor
+    coarse_point: Tensor
+    coarse_coordinates: Tensor
+    raw_bits: Tensor
+    jacobian: Tensor | None
+    rate_slope: Tensor | None
+
+
+@torch.no_grad()
+def choose(
+    search: Search,
+    r: Tensor,
+    rows: Tensor,
+    table: Tensor,
+    *,
+    rate: float = RATE,
+    soft: bool = False,
+) -> Choice:
+    """Choose codewords of one layer for residuals `r` `[N, d]`.
+
+    Args:
+        search: the codebook.
+        r: residuals in cells, float32.
+        rows: int64 `[N]`, row of the table.
+        table: bits of every symbol, `[rows, K + 1]`.
+        rate: multiplier of the bits; 0 assigns the nearest codeword.
+        soft: also compute what the soft gradients need.
+    """
+    count, dim = r.shape
+    escape = search.words.shape[0]
+    fine = rows.new_zeros(count)
+    zero = r.new_zeros(count, dim)
+    jacobian = r.new_zeros(count, dim, dim) if soft else None
+    slope = r.new_zeros(count, dim) if soft else None
+    if r.is_cuda:  # finding the few that matter would make the host wait
+        active = torch.arange(count, device=r.device)
+    else:
+        active = search.may_leave_null(r, rows, table, rate).nonzero()[:, 0]
+    part, part_rows = r[active], rows[active]
+    candidates = search.neighbours(part)
+    words = search.words[candidates]
+    bits = _look_up(table, part_rows[:, None], candidates)
+    cost = (part[:, None] - words).square().sum(2) + rate * bits
+    best_cost, best = cost.min(1)
+    chosen = candidates.gather(1, best[:, None])[:, 0]
+    taken, point, coordinates, raw = _consider_escape(
+        search, part, part_rows, table, rate, best_cost
+    )
+    fine[active] = torch.where(taken, escape, chosen)
+    if jacobian is not None and slope is not None:
+        j, s = _soft_moments(cost, words, bits, taken)
+        jacobian[active], slope[active] = j, s
+    return Choice(
+        fine=fine,
+        coarse=None,
+        fine_point=zero.index_copy(0, active, point),
+        fine_coordinates=zero.index_copy(0, active, coordinates),
+        coarse_point=zero,
+        coarse_coordinates=zero,
+        raw_bits=r.new_zeros(count).index_copy(0, active, raw),
+        jacobian=jacobian,
+        rate_slope=slope,
+    )
+
+
+@torch.no_grad()
+def choose_pair(
+    searches: tuple[Search, Search],
+    r: Tensor,
+    rows: tuple[Tensor, Tensor],
+    tables: tuple[Tensor, Tensor],
+    *,
+    rate: float = RATE,
+    soft: bool = False,
+) -> Choice:
+    """Joint choice of (fine, coarse) codewords: a few coarse ones, each with its fine ones.
+
+    Arguments as in `choose`, in pairs (fine, coarse).
+    """
+    fine, coarse = searches
+    count, dim = r.shape
+    escape = coarse.words.shape[0]
+    near = coarse.neighbours(r)
+    distance = (r[:, None] - coarse.words[near]).square().sum(2)
+    distance.masked_fill_(near == 0, -1.0)  # keep the null codeword among the few
+    few = distance.topk(min(_COARSE_CANDIDATES, near.shape[1]), dim=1, largest=False).indices
+    kc = near.gather(1, few)  # [N, m], nearest first but for null
+    point = coarse.words[kc]  # [N, m, d]
+    # Far outside the coarse codebook the farthest candidate makes room for a lattice point.
+    far = (r - point[:, min(1, kc.shape[1] - 1)]).square().sum(1) > 2 * coarse.cell**2
+    lattice, coordinates, raw = coarse.escape_point(r)
+    kc[:, -1] = torch.where(far, escape, kc[:, -1])
+    point[:, -1] = torch.where(far[:, None], lattice, point[:, -1])
+    coarse_bits = _look_up(tables[1], rows[1][:, None], kc)
+    coarse_bits[:, -1] += torch.where(far, raw, torch.zeros_like(raw))
+
+    rest = (r[:, None] - point).flatten(0, 1)  # [N * m, d]
+    kf = fine.neighbours(rest)
+    words = fine.words[kf]
+    fine_bits = _look_up(tables[0], rows[0].repeat_interleave(kc.shape[1])[:, None], kf)
+    bits = (fine_bits.view(count, -1, kf.shape[1]) + coarse_bits[:, :, None]).flatten(1)
+    cost = (rest[:, None] - words).square().sum(2).view(count, -1) + rate * bits
+    best_cost, best = cost.min(1)
+    which = best // kf.shape[1]
+    take = torch.arange(count, device=r.device)
+    chosen = kc[take, which]
+    left = r - point[take, which]
+    spent = rate * coarse_bits[take, which]
+    taken, fine_point, fine_coordinates, fine_raw = _consider_escape(
+        fine, left, rows[0], tables[0], rate, best_cost - spent
+    )
+    jacobian = slope = None
+    if soft:
+        joint = point[:, :, None] + words.view(count, -1, kf.shape[1], dim)
+        jacobian, slope = _soft_moments(cost, joint.flatten(1, 2), bits, taken)
+    gone = chosen == escape
+    return Choice(
+        fine=torch.where(taken, fine.words.shape[0], kf.view(count, -1)[take, best]),
+        coarse=chosen,
+        fine_point=fine_point,
+        fine_coordinates=fine_coordinates,
+        coarse_point=lattice * gone[:, None],
+        coarse_coordinates=coordinates * gone[:, None],
+        raw_bits=fine_raw + raw * gone,
+        jacobian=jacobian,
+        rate_slope=slope,
+    )
+
+
+@torch.no_grad()
+def nearest_lists(points: Tensor, words: Tensor) -> Tensor:
+    """For every point the null codeword and the nearest others: int64 `[N, M]`, distinct."""
+    count = min(CANDIDATES, words.shape[0])
+    lists = []
+    for part in points.split(4096):
+        distance = torch.cdist(part, words)
+        distance[:, 0] = -1.0  # the null codeword first, whatever its distance
+        lists.append(distance.topk(count, dim=1, largest=False, sorted=False).indices)
+    return torch.cat(lists) if lists else torch.zeros(0, count, dtype=torch.int64)
+
+
+def integer_basis(dim: int, cell: float) -> Tensor:
+    """Rows of the escape lattice, int64 `[d, d]`, in units of 1 / GRID cells."""
+    return (lattice_basis(dim) * (cell * GRID)).round().long()
+
+
+def _look_up(table: Tensor, rows: Tensor, symbols: Tensor) -> Tensor:
+    return table.flatten()[rows * table.shape[1] + symbols]
+
+
+def _consider_escape(
+    search: Search, r: Tensor, rows: Tensor, table: Tensor, rate: float, best: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Where the escape beats the best codeword: bool, and its point, coordinates and raw bits."""
+    point, coordinates, raw = search.escape_point(r)
+    cost = (r - point).square().sum(1) + rate * (table[rows, -1] + raw)
+    # Never for residuals inside the codebook, where it is a waste that tables could learn.
+    taken = (cost < best) & (best > 2 * search.cell**2)
+    return taken, point * taken[:, None], coordinates * taken[:, None], raw * taken
+
+
+def _soft_moments(
+    cost: Tensor, words: Tensor, bits: Tensor, escaped: Tensor
+) -> tuple[Tensor, Tensor]:
+    """12 Cov_Q[e, e] `[N, d, d]` and 12 Cov_Q[bits, e] `[N, d]` of the soft assignment Q.
+
+    Escaped residuals answer as on a fine lattice: identity, and no slope of the rate.
+    """
+    q = (cost * -_SHARPNESS).softmax(1)
+    mean = torch.einsum("nm,nmd->nd", q, words)
+    centred = words - mean[:, None]
+    weighted = centred * q[:, :, None]
+    jacobian = 2 * _SHARPNESS * torch.einsum("nmi,nmj->nij", weighted, centred)
+    slope = 2 * _SHARPNESS * torch.einsum("nmi,nm->ni", weighted, bits)
+    eye = torch.eye(words.shape[2], device=words.device)
+    jacobian = torch.where(escaped[:, None, None], eye, jacobian)
+    return jacobian, slope.masked_fill(escaped[:, None], 0)

@@ -1,0 +1,246 @@
+"""One tile's latent <-> symbols: the traversal that both directions share.
+
+Order of symbols: the hyper latent in raster order; then slice by slice, pass by pass: a flag, the
+coarse symbols, their escapes, the fine symbols, their escapes. Groups of size class 0 are skipped:
+they cost nothing and are the null codeword, unless the flag of the pass says that they are coded
+with class 1 after all, which keeps latents that the prior did not expect from being lost.
+
+The same function writes and reads; only where the symbols come from differs. Knows latents and
+coders: nothing of pixels or files.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diveqcodec.entropy import Coder, Tables, ideal_bits
+from diveqcodec.errors import DamagedError
+from diveqcodec.fixedprior import GroupRows
+from diveqcodec.model import HYPER_RATE, HYPER_STRIDE
+from diveqcodec.quantize.search import (
+    ESCAPE_LENGTHS,
+    GRID,
+    RATE,
+    Choice,
+    choose,
+    choose_pair,
+)
+from diveqcodec.weights import CodingLayer, CodingModel
+
+# Frequencies of the flag of a pass: 1 in 64 passes is expected to code its skipped groups.
+_FLAG = Tables(np.array([[63 << 18, 1 << 18]], dtype=np.uint32))
+_FLAG_BITS = 20.0  # bits a symbol of class 1 may cost when the flag is decided
+# Bits of a symbol that cannot be coded, and the least rate: times each other they are dearer than
+# any distortion of a latent (2^36), by themselves the rate changes no choice of a nearest codeword.
+_IMPOSSIBLE = 1e30
+_LEAST_RATE = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What an encoder has: latent in cells `[h, w, C]`, hyper latent `[hz, wz, Cz]`, float32.
+
+    `rate` multiplies the bits in the assignment; 0 assigns nearest codewords.
+    """
+
+    latent: Tensor
+    hyper: Tensor
+    rate: float = RATE
+
+
+@dataclass(slots=True)
+class Tally:
+    """Ideal bits by part, collected when asked for: "hyper", "slice 0", ..."""
+
+    bits: dict[str, float] = field(default_factory=dict)
+
+    def add(self, part: str, bits: float) -> None:
+        """Count bits of a part."""
+        self.bits[part] = self.bits.get(part, 0.0) + bits
+
+
+class TileCoder:
+    """Codes one tile of `size` (h, w) positions with `coder`, from `source` or from its payload."""
+
+    def __init__(
+        self,
+        model: CodingModel,
+        coder: Coder,
+        quality_bin: int,
+        size: tuple[int, int],
+        source: Source | None = None,
+        tally: Tally | None = None,
+    ) -> None:
+        self.model, self.coder, self.quality_bin = model, coder, quality_bin
+        self.size, self.source, self.tally = size, source, tally
+        self.crc = 0
+
+    def run(self) -> tuple[Tensor, int]:
+        """Code the tile.
+
+        Returns:
+            ŷ `[h, w, C]` in units of 2^-8 cells, float64; CRC-32 of all symbols.
+
+        Raises:
+            DamagedError: an escaped coordinate that no encoder writes.
+        """
+        z_hat = self._hyper()
+        y_hat = self.model.prior.walk(z_hat, self.quality_bin, self.size, self._pass)
+        return y_hat, self.crc
+
+    def _hyper(self) -> Tensor:
+        """The hyper latent's integers `[hz, wz, Cz]`."""
+        layer, config = self.model.hyper, self.model.config
+        height, width = (-(-side // HYPER_STRIDE) for side in self.size)
+        groups, d = config.hyper_channels // config.group, config.group
+        rows = self.model.hyper_classes[self.quality_bin].repeat(height * width)
+        symbols = coordinates = None
+        if self.source is not None:
+            r = self.source.hyper.reshape(-1, d)
+            table = _coding_bits(layer.bits, 1)
+            choice = choose(layer.search, r, rows, table, rate=HYPER_RATE)
+            symbols, coordinates = choice.fine, choice.fine_coordinates
+        e = self._layer("hyper", layer, rows, rows == 0, symbols, coordinates)
+        return e.view(height, width, groups * d)
+
+    def _pass(self, s: int, number: int, places: Tensor, mean: Tensor, rows: GroupRows) -> Tensor:
+        """Code one pass of a slice; see `FixedPrior.walk`."""
+        del number
+        d = self.model.config.group
+        count, channels = mean.shape
+        fine, skipped = rows.fine.flatten(), rows.skipped.flatten()
+        residual = None
+        if self.source is not None:
+            start = self.model.config.prior().start(s)
+            latent = self.source.latent.reshape(-1, self.source.latent.shape[-1])
+            y = latent[places, start : start + channels]
+            residual = (y - mean.float() / GRID).reshape(-1, d)
+        if self._flag(residual, skipped):
+            fine = torch.where(skipped, fine + self.model.config.shapes, fine)
+            skipped = torch.zeros_like(skipped)
+        choice = None if residual is None else self._choose(residual, fine, rows.coarse)
+        e = torch.zeros(count * channels // d, d, dtype=torch.float64, device=mean.device)
+        part = f"slice {s}"
+        if rows.coarse is not None and rows.coarse_skipped is not None:
+            assert self.model.coarse is not None
+            coarse, gone = rows.coarse.flatten(), rows.coarse_skipped.flatten()
+            symbols = None if choice is None else choice.coarse
+            coordinates = None if choice is None else choice.coarse_coordinates
+            e += self._layer(part, self.model.coarse, coarse, gone, symbols, coordinates)
+        symbols = None if choice is None else choice.fine
+        coordinates = None if choice is None else choice.fine_coordinates
+        e += self._layer(part, self.model.fine, fine, skipped, symbols, coordinates)
+        return mean + e.view(count, channels)
+
+    def _choose(self, r: Tensor, fine: Tensor, coarse: Tensor | None) -> Choice:
+        assert self.source is not None
+        rate, model = max(self.source.rate, _LEAST_RATE), self.model
+        table = _coding_bits(model.fine.bits, model.config.shapes)
+        if coarse is None or model.coarse is None:
+            return choose(model.fine.search, r, fine, table, rate=rate)
+        tables = table, _coding_bits(model.coarse.bits, 1)
+        searches = model.fine.search, model.coarse.search
+        return choose_pair(searches, r, (fine, coarse.flatten()), tables, rate=rate)
+
+    def _flag(self, residual: Tensor | None, skipped: Tensor) -> bool:
+        """Whether skipped groups of this pass are coded after all."""
+        wish = None
+        if residual is not None:
+            lost = residual[skipped].square().sum(1)
+            shapes = self.model.config.shapes
+            null = float(self.model.fine.bits[shapes : 2 * shapes, 0].mean())
+            saved = (lost - (1 / 6 + RATE * _FLAG_BITS)).clamp(min=0).sum()
+            wish = np.array([float(saved) > RATE * null * len(lost) + RATE * 6], dtype=np.int32)
+        return bool(self.coder.code(_FLAG, np.zeros(1, dtype=np.int64), wish)[0])
+
+    def _layer(
+        self,
+        part: str,
+        layer: CodingLayer,
+        rows: Tensor,
+        skipped: Tensor,
+        symbols: Tensor | None,
+        coordinates: Tensor | None,
+    ) -> Tensor:
+        """Code the symbols of one layer, `[N]` groups; error vectors `[N, d]`, 2^-8 cells."""
+        kept = (~skipped).nonzero()[:, 0]
+        classes = rows[kept].cpu().numpy()
+        wanted = None if symbols is None else symbols[kept].cpu().numpy().astype(np.int32)
+        coded = self.coder.code(layer.tables, classes, wanted)
+        self._note(coded)
+        if self.tally is not None:
+            self.tally.add(part, ideal_bits(layer.tables, classes, coded))
+        padded = torch.cat([layer.codewords, layer.codewords.new_zeros(1, layer.basis.shape[0])])
+        index = torch.from_numpy(coded.astype(np.int64)).to(rows.device)
+        e = torch.zeros(len(rows), layer.basis.shape[0], dtype=torch.float64, device=rows.device)
+        e[kept] = padded[index].double()
+        escaped = kept[index == len(layer.codewords)]
+        if len(escaped):
+            given = None
+            if coordinates is not None:
+                given = coordinates[escaped].cpu().numpy().astype(np.int64)
+            points = self._escapes(part, len(escaped) * layer.basis.shape[0], given)
+            grid = torch.from_numpy(points).to(rows.device).view(len(escaped), -1).double()
+            e[escaped] = grid @ layer.basis.double()
+        return e
+
+    def _escapes(self, part: str, count: int, given: NDArray[np.int64] | None) -> NDArray[np.int64]:
+        """Code lattice coordinates: for each the bit length of its folded value, then its bits.
+
+        A coordinate c is folded to 2c or -2c - 1 and raised by one; that number has n + 1 bits, of
+        which n is coded in [0, 25), then all but the leading one, in halves of at most 12 bits.
+        """
+        coder = self.coder
+        folded = None
+        if given is not None:
+            flat = given.reshape(-1)
+            folded = np.where(flat >= 0, 2 * flat, -2 * flat - 1) + 1
+            wanted = np.array([int(v).bit_length() - 1 for v in folded], dtype=np.int64)
+        lengths = coder.uniform(ESCAPE_LENGTHS, count, None if folded is None else wanted)
+        values = np.zeros(count, dtype=np.int64)
+        for i, length in enumerate(lengths.tolist()):
+            rest = None if folded is None else int(folded[i]) - (1 << length)
+            low_bits = min(length, 12)
+            high = low = 0
+            if length > low_bits:
+                high = self._raw(length - low_bits, None if rest is None else rest >> low_bits)
+            if low_bits:
+                low = self._raw(low_bits, None if rest is None else rest & ((1 << low_bits) - 1))
+            values[i] = (1 << length) + (high << low_bits) + low
+        values -= 1
+        self._note(values.astype(np.int32))
+        if self.tally is not None:
+            bits = count * np.log2(ESCAPE_LENGTHS) + float(lengths.sum())
+            self.tally.add(part, bits)
+        return np.where(values % 2 == 0, values // 2, -(values + 1) // 2)
+
+    def _raw(self, bits: int, value: int | None) -> int:
+        wanted = None if value is None else np.array([value], dtype=np.int32)
+        return int(self.coder.uniform(1 << bits, 1, wanted)[0])
+
+    def _note(self, symbols: NDArray[np.int32]) -> None:
+        self.crc = zlib.crc32(symbols.astype("<i4").tobytes(), self.crc)
+
+
+def check_crc(found: int, expected: int, tile: int) -> None:
+    """Compare the CRC of decoded symbols with the one in the file.
+
+    Raises:
+        DamagedError: they differ.
+    """
+    if found != expected:
+        raise DamagedError(f"damaged: the indices of tile {tile} do not match their checksum")
+
+
+def _coding_bits(bits: Tensor, shapes: int) -> Tensor:
+    """Bits as the search should see them: groups of class 0 can only be null."""
+    table = bits.clone()
+    table[:shapes] = _IMPOSSIBLE
+    table[:shapes, 0] = 0.0
+    return table

@@ -1,0 +1,105 @@
+"""Weights files, read as far as training needs them: metadata, tensors, the trainable model.
+
+A weights file is a safetensors file whose tensors are named by what they are for: `networks.` the
+float transforms, `exact.` the integers that decide how a `.dvq` file is read, `training.` the float
+originals of those integers, which coding never looks at.
+
+Knows nothing of how the exact part is made or used (see `export` and `weights`), and needs no
+entropy coder.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from diveqcodec.config import from_dict
+from diveqcodec.errors import ConfigError, ModelError
+from diveqcodec.model import DvqModel, ModelConfig
+
+VERSION = 1
+KEY = "diveq"  # of the metadata
+NETWORKS, EXACT, TRAINING = "networks.", "exact.", "training."
+
+
+def load_for_training(path: Path) -> tuple[DvqModel, dict[str, Any]]:
+    """The trainable model of a weights file and its provenance.
+
+    Raises:
+        ModelError: missing, damaged, of another version, or not weights of diveq.
+    """
+    tensors, info = read_tensors(path, training=True)
+    model = DvqModel(read_config(path, info))
+    floats = part(tensors, NETWORKS) | part(tensors, TRAINING)
+    try:
+        model.load_state_dict({k: v.float() for k, v in floats.items()})
+    except RuntimeError as error:
+        raise ModelError(f"{path}: weights do not fit their configuration") from error
+    model.refresh()
+    return model, dict(info["provenance"])
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """The metadata of a weights file: version, id, config, provenance. Reads no tensors.
+
+    Raises:
+        ModelError: as `load_for_training`.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such file") from error
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: not a weights file ({error})") from error
+    if KEY not in metadata:
+        raise ModelError(f"{path}: not weights of diveq; `diveq export` makes them")
+    try:
+        info: dict[str, Any] = json.loads(metadata[KEY])
+        if "step" in info:
+            raise ModelError(
+                f"{path}: a checkpoint, not weights; `diveq export` makes weights of it"
+            )
+        version = info["version"]
+        bytes.fromhex(info["id"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path}: damaged metadata") from error
+    if version != VERSION:
+        raise ModelError(f"{path}: weights of version {version}; this program reads {VERSION}")
+    return info
+
+
+def read_tensors(path: Path, training: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All tensors of a weights file, those for training if asked for, and its metadata.
+
+    Raises:
+        ModelError: as `load_for_training`.
+    """
+    info = read_info(path)
+    try:
+        with safe_open(path, "pt") as file:
+            names = [n for n in file.keys() if training or not n.startswith(TRAINING)]  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in names}, info
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: damaged weights ({error})") from error
+
+
+def read_config(path: Path, info: dict[str, Any]) -> ModelConfig:
+    """The configuration in the metadata of `path`.
+
+    Raises:
+        ModelError: it is not one of this program.
+    """
+    try:
+        return from_dict(ModelConfig, info["config"])
+    except (ConfigError, TypeError, KeyError) as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -1,0 +1,183 @@
+"""A model as a safetensors file: float networks, exact integers, and what training goes on from.
+
+Tensors are named by what they are for: `networks.` the float transforms, `exact.` the integers that
+decide how a file is read, `training.` the float originals of those integers, which coding never
+looks at. The model id, eight bytes of SHA-256, covers the first two and the configuration.
+
+Knows nothing of where weights are kept (see `zoo`), nor of pictures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from diveqcodec.config import to_dict
+from diveqcodec.entropy import Tables
+from diveqcodec.errors import ModelError
+from diveqcodec.export import integers
+from diveqcodec.fixedprior import FixedPrior
+from diveqcodec.model import DvqModel, ModelConfig, Transforms
+from diveqcodec.quantize.search import GRID, Search
+from diveqcodec.weightfile import (
+    EXACT,
+    KEY,
+    NETWORKS,
+    TRAINING,
+    VERSION,
+    load_for_training,
+    part,
+    read_config,
+    read_info,
+    read_tensors,
+)
+
+__all__ = [
+    "CodingLayer",
+    "CodingModel",
+    "identify",
+    "load",
+    "load_for_training",
+    "read_info",
+    "save",
+]
+_SMALL = 8192  # tensors up to this many elements stay float32
+
+
+@dataclass(frozen=True, slots=True)
+class CodingLayer:
+    """A codebook as coding uses it.
+
+    `codewords` int64 `[K, d]` and `basis` int64 `[d, d]` in units of 2^-8 cells; `tables` the
+    frequencies of `[rows, K + 1]`; `bits` the same as bits, float32, for the encoder's search.
+    """
+
+    codewords: Tensor
+    basis: Tensor
+    tables: Tables
+    bits: Tensor
+    search: Search
+
+
+@dataclass(frozen=True, slots=True)
+class CodingModel:
+    """Everything a codec needs, loaded.
+
+    `hyper_classes` int64 `[bins, groups]` are rows of the hyper latent's tables.
+    """
+
+    name: str
+    model_id: bytes
+    config: ModelConfig
+    provenance: dict[str, Any]
+    transforms: Transforms
+    prior: FixedPrior
+    fine: CodingLayer
+    coarse: CodingLayer | None
+    hyper: CodingLayer
+    hyper_classes: Tensor
+
+
+def save(model: DvqModel, path: Path, provenance: dict[str, Any]) -> bytes:
+    """Export `model` to `path` and return its id.
+
+    Raises:
+        ModelError: the file cannot be written.
+    """
+    networks = set(Transforms(model.config).state_dict())
+    tensors = {EXACT + k: v.contiguous() for k, v in integers(model).items()}
+    for name, value in model.state_dict().items():
+        prefix = NETWORKS if name in networks else TRAINING
+        tensors[prefix + name] = _compact(name, value.detach().cpu()).contiguous()
+    config = to_dict(model.config)
+    model_id = identify(tensors, config)
+    info = {"version": VERSION, "id": model_id.hex(), "config": config, "provenance": provenance}
+    try:
+        save_file(tensors, path, metadata={KEY: json.dumps(info, sort_keys=True)})
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: weights not written ({error})") from error
+    return model_id
+
+
+def load(path: Path, device: torch.device | None = None) -> CodingModel:
+    """Load what coding needs from a weights file.
+
+    Only the float networks go to `device`. The exact part stays on the CPU, next to the entropy
+    coder that waits for it between passes; every device has one, and every one has float64.
+
+    Raises:
+        ModelError: missing, damaged, of another version, or not weights of diveq.
+    """
+    tensors, info = read_tensors(path, training=False)
+    device = device or torch.device("cpu")
+    config = read_config(path, info)
+    if identify(tensors, info["config"]).hex() != info["id"]:
+        raise ModelError(f"{path}: damaged: its tensors do not match its id")
+    try:
+        transforms = Transforms(config)
+        floats = {k: v.float() for k, v in part(tensors, NETWORKS).items()}
+        transforms.load_state_dict(floats)
+        exact = part(tensors, EXACT)
+        fine = _layer(exact, "fine", 1.0)
+        coarse = None
+        if config.coarse_slices:
+            coarse = _layer(exact, "coarse", config.coarse_cell)
+        hyper = _layer(exact, "hyper", 1.0)
+        prior = FixedPrior(config.prior(), part(exact, "prior."))
+        hyper_classes = exact["hyper.classes"].long()
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise ModelError(f"{path}: weights do not fit their configuration ({error})") from error
+    transforms = transforms.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    transforms.requires_grad_(False)
+    return CodingModel(
+        name=path.stem,
+        model_id=bytes.fromhex(info["id"]),
+        config=config,
+        provenance=dict(info["provenance"]),
+        transforms=transforms,
+        prior=prior,
+        fine=fine,
+        coarse=coarse,
+        hyper=hyper,
+        hyper_classes=hyper_classes,
+    )
+
+
+def identify(tensors: dict[str, Tensor], config: dict[str, Any]) -> bytes:
+    """Eight bytes of SHA-256 over configuration and tensors, those for training left out."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for name in sorted(tensors):
+        if name.startswith(TRAINING):
+            continue
+        value = tensors[name].contiguous()
+        digest.update(f"\n{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().data)
+    return digest.digest()[:8]
+
+
+def _compact(name: str, value: Tensor) -> Tensor:
+    """Half precision for the large tensors of the networks; the linear transform stays as it is."""
+    if value.numel() <= _SMALL or ".klt." in name or not value.is_floating_point():
+        return value
+    return value.half()
+
+
+def _layer(exact: dict[str, Tensor], name: str, cell: float) -> CodingLayer:
+    codewords = exact[f"{name}.codewords"].long()
+    frequencies = exact[f"{name}.frequencies"]
+    bits = 24 - torch.log2(frequencies.double())
+    return CodingLayer(
+        codewords=codewords,
+        basis=exact[f"{name}.basis"].long(),
+        tables=Tables(frequencies.numpy().astype("uint32")),
+        bits=bits.float(),
+        search=Search.of(codewords.float() / GRID, cell),
+    )
