@@ -1,0 +1,195 @@
+"""Training configuration: dataclasses with defaults, replaced by a TOML file, then by `key=value`.
+
+Knows nothing of how any of it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from diveqcodec.config import from_dict, to_dict
+from diveqcodec.errors import ConfigError
+from diveqcodec.model import ModelConfig
+from diveqcodec.quantize.rate_aware import Gradient
+from diveqcodec.train.loss import MS_SSIM_SMALLEST, Distortion
+
+
+@dataclass(frozen=True, slots=True)
+class DataConfig:
+    """Which crops are trained on."""
+
+    crop: int = 256  # side of a crop in pixels, a multiple of 64
+    batch: int = 4  # crops a step
+    min_scale: float = 0.5  # pictures are shrunk by U(max(this, crop / shorter side), 1)
+    validation: int = 16  # pictures held out, at most a tenth of them
+
+
+@dataclass(frozen=True, slots=True)
+class OptimConfig:
+    """Optimizer and schedule."""
+
+    steps: int = 20000
+    lr: float = 3e-4  # of the networks
+    codebook_factor: float = 0.5  # learning rate of codebooks, relative
+    table_factor: float = 10.0  # of frequency tables
+    klt_factor: float = 0.1  # of the linear transform
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.0
+    warmup: int = 200  # steps
+    flat: float = 0.3  # share of the steps before the cosine begins
+    final: float = 0.02  # learning rate at the end, relative
+    clip: float = 2.0  # norm of the gradient
+    ema: float = 0.999  # decay of the averaged weights
+
+
+@dataclass(frozen=True, slots=True)
+class LossConfig:
+    """What is minimised."""
+
+    distortion: Distortion = "mse"  # "ms-ssim" is weighted by 1300 * lambda
+    hyper_ramp: float = 0.33  # share of the steps in which the hyper latent's rate is ramped up
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizerConfig:
+    """How the quantizer is trained."""
+
+    gradient: Gradient = "soft"  # "soft", "soft-diveq", "diveq" or "ste"
+    assignment: Literal["rate-aware", "nearest"] = "rate-aware"
+    refresh: int = 50  # steps between rebuilds of the neighbour lists
+    # Steps between replacements of unused codewords, 0: never. Acts with nearest assignment only:
+    # under rate-aware assignment rare codewords are rightly rare, and their tables know it.
+    replace: int = 0
+    replace_until: float = 0.5  # share of the steps after which nothing is replaced
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """What is written, and how often."""
+
+    every: int = 50  # steps between lines of the log
+    validate_every: int = 500
+    checkpoint_minutes: float = 5.0
+    samples: int = 3  # held-out crops drawn at every validation; 0: none
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """A whole run."""
+
+    seed: int = 0
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained."""
+        if self.data.crop < 64 or self.data.crop % 64:
+            raise ConfigError(f"data.crop: {self.data.crop} is not a multiple of 64")
+        for name, value in (("data.batch", self.data.batch), ("optim.steps", self.optim.steps)):
+            if value < 1:
+                raise ConfigError(f"{name}: {value} is not positive")
+        if not 0 < self.data.min_scale <= 1:
+            raise ConfigError(f"data.min_scale: {self.data.min_scale} is not in (0, 1]")
+        for name, value in (
+            ("log.every", self.log.every),
+            ("log.validate_every", self.log.validate_every),
+            ("quantizer.refresh", self.quantizer.refresh),
+        ):
+            if value < 1:
+                raise ConfigError(f"{name}: {value} is not positive")
+        if self.loss.distortion == "ms-ssim" and self.data.crop < MS_SSIM_SMALLEST:
+            raise ConfigError(
+                f"data.crop: {self.data.crop} is too small for loss.distortion = ms-ssim; use 192"
+            )
+
+
+def load(path: Path | None, assignments: tuple[str, ...] = ()) -> TrainConfig:
+    """Defaults, replaced by the TOML file `path`, then by `key=value` assignments.
+
+    Raises:
+        ConfigError: an unknown key (with a suggestion), a bad value, an unreadable file.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text("utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not a TOML file ({error})") from error
+    for assignment in assignments:
+        key, separator, text = assignment.partition("=")
+        if not separator:
+            raise ConfigError(f"--set {assignment}: expected KEY=VALUE, as in optim.lr=1e-4")
+        place = values
+        *sections, last = key.strip().split(".")
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"--set {assignment}: {section} is not a section")
+        place[last] = _parse(text.strip())
+    return from_dict(TrainConfig, values)
+
+
+def settings(
+    path: Path | None = None,
+    assignments: tuple[str, ...] = (),
+    *,
+    steps: int | None = None,
+    seed: int | None = None,
+    resumed: Path | None = None,
+) -> TrainConfig:
+    """The configuration of a run: `load`, with what has an option of its own replaced last.
+
+    Args:
+        path: TOML file.
+        assignments: `key=value` each.
+        steps: replaces `optim.steps`.
+        seed: replaces `seed`.
+        resumed: folder of a run to go on with, whose configuration replaces the defaults if no
+            `path` is given.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    if path is None and resumed is not None:
+        path = resumed / "config.toml"
+    config = load(path, assignments)
+    if steps is not None:
+        config = replace(config, optim=replace(config.optim, steps=steps))
+    return config if seed is None else replace(config, seed=seed)
+
+
+def to_toml(config: TrainConfig) -> str:
+    """The configuration as a TOML file that `load` reads back."""
+    values = to_dict(config)
+    lines = [f"{k} = {_toml(v)}" for k, v in values.items() if not isinstance(v, dict)]
+    for section, content in values.items():
+        if isinstance(content, dict):
+            lines += ["", f"[{section}]", *(f"{k} = {_toml(v)}" for k, v in content.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return json.dumps(value)
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    return repr(value)
+
+
+def _parse(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text  # a bare word is a string

@@ -1,0 +1,176 @@
+"""Pictures for training: found, decoded once, kept as uint8 on the device, cropped there.
+
+Which crops a step takes is a function of (seed, step) alone: that makes resuming exact. Knows
+nothing of models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn import functional
+
+from diveqcodec.errors import TrainingError
+from diveqcodec.train.config import DataConfig
+
+log = logging.getLogger(__name__)
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".jp2"}
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Decoded pictures, each uint8 `[3, H, W]` on the device, and the files that were left out."""
+
+    names: list[str]
+    tensors: list[Tensor]
+    skipped: list[str]  # "name: reason"
+
+    def summary(self) -> dict[str, Any]:
+        """How many there are, and a hash of their names: what provenance says of the data."""
+        digest = hashlib.sha256("\n".join(self.names).encode()).hexdigest()
+        return {"pictures": len(self.names), "names_sha256": digest[:16]}
+
+    def split(self, held_out: int) -> tuple[Pictures, Pictures]:
+        """Training and validation pictures; which is which depends on the names alone."""
+        count = min(held_out, len(self.names) // 10)
+        order = sorted(range(len(self.names)), key=lambda i: _hash(self.names[i]))
+        chosen = set(order[:count])
+        parts = []
+        for keep in (False, True):
+            members = [i for i in range(len(self.names)) if (i in chosen) == keep]
+            names = [self.names[i] for i in members]
+            parts.append(Pictures(names, [self.tensors[i] for i in members], []))
+        return parts[0], parts[1]
+
+
+def find(folder: Path) -> list[Path]:
+    """Picture files below `folder`, sorted, hidden ones skipped.
+
+    Raises:
+        TrainingError: no folder, or nothing in it that looks like a picture.
+    """
+    if not folder.is_dir():
+        raise TrainingError(f"{folder}: no such folder; give a folder of pictures")
+    files = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in _SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    if not files:
+        raise TrainingError(f"{folder}: contains no pictures (PNG, JPEG, WebP, TIFF, ...)")
+    return files
+
+
+def load(folder: Path, minimum: int, device: torch.device) -> Pictures:
+    """Decode every picture below `folder` that is at least `minimum` pixels on both sides.
+
+    Raises:
+        TrainingError: nothing can be used; names the first reasons.
+    """
+    names, tensors, skipped = [], [], []
+    for path in find(folder):
+        name = path.relative_to(folder).as_posix()
+        try:
+            with warnings.catch_warnings(), Image.open(path) as image:
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            skipped.append(f"{name}: not readable ({error})")
+            continue
+        height, width = pixels.shape[:2]
+        if min(height, width) < minimum:
+            skipped.append(f"{name}: {width}x{height} is smaller than the crop of {minimum}")
+            continue
+        names.append(name)
+        tensors.append(torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous().to(device))
+    if not names:
+        first = "; ".join(skipped[:3])
+        raise TrainingError(f"{folder}: no usable picture of {len(skipped)} ({first})")
+    for line in skipped:
+        log.warning("left out %s", line)
+    return Pictures(names, tensors, skipped)
+
+
+def batch(pictures: Pictures, config: DataConfig, seed: int, step: int) -> Tensor:
+    """The crops of a step: float `[B, 3, crop, crop]` in [0, 1] on the pictures' device."""
+    random = np.random.default_rng((seed, step))
+    crops = []
+    for index in random.integers(len(pictures.tensors), size=config.batch):
+        picture = pictures.tensors[int(index)]
+        height, width = picture.shape[1:]
+        low = max(config.min_scale, config.crop / min(height, width))
+        scale = random.uniform(low, 1.0) if low < 1 else 1.0
+        side = min(round(config.crop / scale), height, width)
+        top = int(random.integers(height - side + 1))
+        left = int(random.integers(width - side + 1))
+        crop = picture[:, top : top + side, left : left + side].float()[None]
+        if side != config.crop:
+            crop = functional.interpolate(
+                crop, (config.crop, config.crop), mode="bicubic", antialias=True
+            )
+        if random.random() < 0.5:
+            crop = crop.flip(3)
+        crops.append(crop)
+    return torch.cat(crops).clamp_(0, 255).div_(255)
+
+
+def lambdas(low: float, high: float, count: int, seed: int, step: int) -> Tensor:
+    """Trade-offs of a step `[B]`, log-uniform in [low, high], one from each of `count` strata."""
+    random = np.random.default_rng((seed, step, 1))
+    strata = (random.permutation(count) + random.random(count)) / count
+    values = math.log(low) + strata * (math.log(high) - math.log(low))
+    return torch.from_numpy(np.exp(values)).float()
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Copy small host values without making the host wait for the device."""
+    if device.type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
+
+
+def principal_components(
+    pictures: Pictures, channels: int, seed: int, patches: int = 60000
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The KLT of 16x16x3 patches in [-1, 1].
+
+    Returns:
+        orthonormal rows `[channels, 3, 16, 16]`, mean colour `[3]`, deviations `[channels]`.
+    """
+    random = np.random.default_rng((seed, 2))
+    wanted, count = math.ceil(patches / len(pictures.tensors)), 0
+    total, square = torch.zeros(768).double(), torch.zeros(768, 768).double()
+    for picture in pictures.tensors:
+        height, width = picture.shape[1:]
+        each = min(wanted, height * width // 16)
+        count += each
+        i = torch.from_numpy(random.integers(height - 15, size=each)).to(picture.device)
+        j = torch.from_numpy(random.integers(width - 15, size=each)).to(picture.device)
+        windows = picture.unfold(1, 16, 1).unfold(2, 16, 1)  # [3, H - 15, W - 15, 16, 16], a view
+        x = windows[:, i, j].transpose(0, 1).reshape(each, -1).cpu().float() / 127.5 - 1
+        total += x.sum(0)
+        square += x.T @ x
+    mean = total.view(3, 256).mean(1) / count
+    colour = mean.repeat_interleave(256)  # the same for all pixels of a patch
+    cross = torch.outer(total / count, colour)
+    covariance = square / count - cross - cross.T + torch.outer(colour, colour)
+    values, vectors = torch.linalg.eigh(covariance)
+    rows = vectors.flip(1)[:, :channels].T.reshape(channels, 3, 16, 16)
+    sigma = values.flip(0)[:channels].clamp_min(1e-10).sqrt()
+    return rows.float(), mean.float(), sigma.float()
+
+
+def _hash(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()

@@ -1,0 +1,171 @@
+"""From a run to a weights file, and the proof that it does what was trained.
+
+The only module of training that knows the codec: the loop does not import it, so that training
+needs no entropy coder. Knows nothing of how the run was trained.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diveqcodec import weights
+from diveqcodec.codec import Codec
+from diveqcodec.config import from_dict
+from diveqcodec.errors import ConfigError, ModelError, TrainingError
+from diveqcodec.image import Picture
+from diveqcodec.model import GAIN_STEPS, DvqModel
+from diveqcodec.quantize.search import RATE
+from diveqcodec.tilecoder import Tally
+from diveqcodec.train import checkpoint, data
+from diveqcodec.train.config import TrainConfig
+
+_QUALITIES = (0.2, 0.5, 0.8)  # positions between the smallest and the largest rate
+_SIDE = 512  # pixels: the check codes centre crops of at most this
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Float model against exported integers: means over pictures, at a quality position in [0, 1].
+
+    Bits are ideal code lengths a pixel, container left out; PSNR in dB between 8-bit pictures.
+    """
+
+    position: float
+    float_bpp: float
+    fixed_bpp: float
+    float_psnr: float
+    fixed_psnr: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The exported model, and one check a quality (none if no pictures were given)."""
+
+    path: Path
+    model_id: bytes
+    steps: int
+    pictures: int
+    checks: tuple[Check, ...]
+
+
+def export(
+    run: Path,
+    target: Path,
+    *,
+    check: Path | None = None,
+    licence: str = "",
+    limit: int = 6,
+) -> Report:
+    """Write the averaged weights of `run` as a weights file.
+
+    Args:
+        run: folder of a run, a checkpoint in it, or a folder of weights in parts.
+        target: the weights file.
+        check: folder of pictures that the float model and the exported one are compared on.
+        licence: note on the licences of weights and pictures, kept in the file.
+        limit: number of pictures the comparison stops at.
+
+    Raises:
+        TrainingError: `run` is none of these, or there are no pictures to check with.
+        ModelError: the file cannot be written, or does not read back.
+    """
+    model, info = load_averaged(run)
+    pictures = None if check is None else data.load(check, 64, torch.device("cpu"))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(f"{target}: weights not written ({error})") from error
+    temporary = target.with_name(target.name + ".tmp")
+    try:
+        weights.save(model, temporary, provenance(info, licence))
+        temporary.replace(target)
+    except OSError as error:
+        raise ModelError(f"{target}: weights not written ({error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    coding = weights.load(target)  # proves that it reads back
+    checks: tuple[Check, ...] = ()
+    count = 0
+    if pictures is not None:
+        crops = [_crop(tensor) for tensor in pictures.tensors[:limit]]
+        count = len(crops)
+        codec = Codec(coding, networks=torch.float32)
+        checks = tuple(compare(model, codec, crops, position) for position in _QUALITIES)
+    return Report(target, coding.model_id, int(info["step"]), count, checks)
+
+
+def load_averaged(run: Path) -> tuple[DvqModel, dict[str, Any]]:
+    """The model of a run with its averaged weights, and what the checkpoint says of itself.
+
+    Raises:
+        TrainingError: `run` is not a run, or is damaged.
+    """
+    tensors, info = checkpoint.load_average(run)
+    try:
+        config = from_dict(TrainConfig, info["config"])
+        model = DvqModel(config.model)
+        model.load_state_dict(tensors)
+    except (ConfigError, KeyError, RuntimeError) as error:
+        raise TrainingError(f"{run}: its weights do not fit its configuration") from error
+    model.refresh()
+    return model.eval(), info
+
+
+def provenance(info: dict[str, Any], licence: str) -> dict[str, Any]:
+    """Where weights come from, for their metadata."""
+    return {
+        "config": {k: v for k, v in info["config"].items() if k != "model"},
+        "steps": info["step"],
+        "seconds": info.get("seconds"),
+        "dataset": info.get("dataset"),
+        "history": info["history"],
+        "licence": licence,
+    }
+
+
+def compare(model: DvqModel, codec: Codec, crops: list[Tensor], position: float) -> Check:
+    """Code uint8 crops `[3, H, W]`, sides multiples of 64, with the float and the exact model."""
+    gain = round(position * GAIN_STEPS)
+    low, high = model.config.log_gain_range()
+    log_gain = low + (high - low) * gain / GAIN_STEPS
+    lam = math.exp(2 * log_gain) * 12 / (255.0**2 * RATE)  # the inverse of DvqModel.log_gain
+    rows = []
+    for crop in crops:
+        original = crop.permute(1, 2, 0).contiguous().numpy()
+        pixels = crop.shape[1] * crop.shape[2]
+        with torch.inference_mode():
+            output = model(crop[None].float() / 255, torch.tensor([lam]))
+        decoded = (output.x_hat[0].clamp(0, 1) * 255).round().to(torch.uint8)
+        bits = float(output.latent_bits + output.hyper_bits)
+        tally = Tally()
+        file = codec.compress_at(Picture(original, None, None, None, None), gain, tally=tally)
+        exact = codec.decompress(file).pixels
+        rows.append(
+            (
+                bits / pixels,
+                sum(tally.bits.values()) / pixels,
+                _psnr(decoded.permute(1, 2, 0).numpy(), original),
+                _psnr(exact, original),
+            )
+        )
+    return Check(position, *(float(np.mean(column)) for column in zip(*rows, strict=True)))
+
+
+def _crop(pixels: Tensor) -> Tensor:
+    """The centre of uint8 `[3, H, W]`, sides multiples of 64."""
+    height, width = (min(_SIDE, side // 64 * 64) for side in pixels.shape[1:])
+    top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
+    return pixels[:, top : top + height, left : left + width]
+
+
+def _psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    mse = float(np.mean((a.astype(np.float64) - b) ** 2))
+    return 10 * math.log10(255**2 / max(mse, 1e-10))

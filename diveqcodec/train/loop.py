@@ -1,0 +1,355 @@
+"""The training loop: one readable page. A run's folder is filled here and opened in `runs`.
+
+Which pictures a step sees is a function of (seed, step); everything else that a step depends on is
+in the checkpoint, so that going on from one gives the same bits as never having stopped.
+
+On CUDA a step does not wait for the device: what it finds out is added up there and read when a
+line is logged. Knows nothing of signals or of the command line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diveqcodec.config import to_dict
+from diveqcodec.errors import TrainingError
+from diveqcodec.model import DvqModel, Output, TrainingRules
+from diveqcodec.quantize.replacement import replace_unused
+from diveqcodec.quantize.tables import Layer
+from diveqcodec.train import checkpoint, data
+from diveqcodec.train.config import TrainConfig
+from diveqcodec.train.loss import balanced, weighted_distortion
+from diveqcodec.train.statistics import Interval
+from diveqcodec.train.validation import VALIDATION_LAMBDAS, Validation
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, dict[str, Any]], None]
+
+
+class Trainer:
+    """A run: model, optimizer, averaged weights, pictures and its folder."""
+
+    def __init__(self, config: TrainConfig, pictures: data.Pictures, folder: Path) -> None:
+        self.config, self.folder = config, folder
+        self.device = pictures.tensors[0].device
+        torch.manual_seed(config.seed)
+        rules = TrainingRules(
+            gradient=config.quantizer.gradient,
+            assignment_rate=float(config.quantizer.assignment == "rate-aware"),
+        )
+        self.dataset = pictures.summary()
+        self.pictures, self.held_out = pictures.split(config.data.validation)
+        model = DvqModel(config.model, rules)
+        self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.refresh()
+        self.average = {k: v.detach().clone() for k, v in self.model.named_parameters()}
+        self.optimizer = make_optimizer(self.model, config)
+        self.step = 0
+        self.seconds = 0.0  # of all sessions of this run
+        self.best = math.inf  # validation loss
+        self.history: list[str] = []  # provenance: what this run was initialised from
+        self.bad_step = torch.full((), -1, dtype=torch.int64, device=self.device)
+        fine = self.model.quantizer.fine
+        self.used = torch.zeros(fine.size + 1, dtype=torch.int64, device=self.device)
+
+    def start(self) -> None:
+        """Start from the principal components of the pictures."""
+        rows, mean, sigma = data.principal_components(
+            self.pictures, self.config.model.channels, self.config.seed
+        )
+        self.model.set_transform(rows, mean, sigma)
+        self._restart_average()
+
+    def start_from(self, model: DvqModel, history: list[str]) -> None:
+        """Start from the weights of another run; `history` tells where they come from."""
+        self.model.load_state_dict(model.state_dict())
+        self.model.refresh()
+        self.history = list(history)
+        self._restart_average()
+
+    def run(self, *, progress: Progress | None = None, stop: Callable[[], bool] = bool) -> None:
+        """Train to the last step, or until `stop()`; checkpoints and logs on the way.
+
+        A checkpoint that cannot be written on the way is a warning; it is tried again later.
+
+        Raises:
+            TrainingError: the loss is not a number (the last checkpoint stays), or the final
+                checkpoint cannot be written.
+        """
+        validation = Validation(self.config, self.held_out, self.pictures)
+        interval = Interval(self.model, self.device)
+        session = saved = marked = time.monotonic()
+        before = self.seconds
+        while self.step < self.config.optim.steps and not stop():
+            config = self.config
+            self.advance(interval)
+            is_last = self.step == config.optim.steps
+            if self.step % config.log.every == 0 or is_last:
+                self._check_finite()
+                now = time.monotonic()
+                speed = interval.steps * config.data.batch / max(now - marked, 1e-9)
+                line = {"step": self.step} | interval.line()
+                line["lr"] = self.optimizer.param_groups[0]["lr"]
+                line["seconds"] = round(before + now - session, 1)
+                line["crops_per_second"] = round(speed, 3)
+                self._report(line, progress)
+                marked = now
+            if self.step % config.log.validate_every == 0 or is_last:
+                pause = time.monotonic()
+                self._check_finite()
+                self._report(self.validate(validation), progress)
+                marked += time.monotonic() - pause
+            self.seconds = before + time.monotonic() - session
+            if time.monotonic() - saved > 60 * config.log.checkpoint_minutes:
+                self._try_to_save("last")
+                saved = time.monotonic()
+        self.save()
+
+    def advance(self, interval: Interval) -> None:
+        """Make one step of training and add what happened to `interval`.
+
+        Raises:
+            TrainingError: the gradient is not a number (on CUDA that is noticed later, by `run`).
+        """
+        config, model = self.config, self.model
+        x = data.batch(self.pictures, config.data, config.seed, self.step)
+        lam = data.to_device(
+            data.lambdas(
+                config.model.lambda_min,
+                config.model.lambda_max,
+                config.data.batch,
+                config.seed,
+                self.step,
+            ),
+            self.device,
+        )
+        output = forward(model, x, lam)
+        ramp = min(1.0, self.step / max(1.0, config.loss.hyper_ramp * config.optim.steps))
+        bpp = (output.latent_bits + ramp * output.hyper_bits) / x[0, 0].numel()
+        distortion = weighted_distortion(output.x_hat, x, lam, config.loss.distortion)
+        loss = balanced(bpp + distortion, lam)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip)
+        is_first = ~norm.isfinite() & (self.bad_step < 0)
+        self.bad_step.masked_fill_(is_first, self.step)
+        if self.device.type == "cpu":
+            self._check_finite()
+        factor = schedule(self.step, config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        self.optimizer.step()
+        interval.add(loss, output, x, norm)
+        with torch.no_grad():
+            decay = min(config.optim.ema, (1 + self.step) / (10 + self.step))
+            parameters = list(model.parameters())
+            torch._foreach_lerp_(list(self.average.values()), parameters, 1 - decay)
+        self.step += 1
+        self._replace_codewords(output)
+        if self.step % config.quantizer.refresh == 0:
+            model.refresh()
+
+    def save(self, name: str = "last") -> None:
+        """Write `last.safetensors` or `best.safetensors` in the run folder.
+
+        Raises:
+            TrainingError: training has left the numbers, or the file cannot be written.
+        """
+        self._check_finite()
+        extra = {f"lists.{k}": v.built.words for k, v in self._layers().items()}
+        extra["used"] = self.used
+        path = self.folder / f"{name}.safetensors"
+        checkpoint.save(path, self.model, self.average, self.optimizer, self.info(), extra)
+
+    def resume(self, path: Path) -> None:
+        """Go on from a checkpoint of the same model.
+
+        Raises:
+            TrainingError: not a checkpoint, or of another model.
+        """
+        tensors, info = checkpoint.load(path)
+        if info["config"]["model"] != to_dict(self.config.model):
+            raise TrainingError(
+                f"{path}: its model differs from the configuration; resume without changes"
+            )
+        try:
+            checkpoint.restore(tensors, self.model, self.average, self.optimizer)
+        except ValueError as error:
+            raise TrainingError(f"{path}: damaged ({error})") from error
+        self.step, self.history = int(info["step"]), list(info["history"])
+        self.seconds = float(info.get("seconds", 0.0))
+        self.best = float(info.get("best") or math.inf)
+        if info.get("dataset", self.dataset) != self.dataset:
+            log.warning("%s: was trained on other pictures; the run goes on with these", path)
+        extra = checkpoint.part(tensors, "extra.")
+        if "used" in extra:
+            self.used.copy_(extra["used"])
+        for name, layer in self._layers().items():
+            words = extra.get(f"lists.{name}")  # runs of the first version have none
+            layer.refresh(None if words is None else words.to(self.device))
+
+    def info(self) -> dict[str, Any]:
+        """What a checkpoint says of itself."""
+        return {
+            "step": self.step,
+            "config": to_dict(self.config),
+            "history": self.history,
+            "dataset": self.dataset,
+            "seconds": round(self.seconds, 1),
+            "best": self.best if math.isfinite(self.best) else None,
+        }
+
+    def validate(self, validation: Validation | None = None) -> dict[str, Any]:
+        """A line of the log: averaged weights on held-out crops; leaves the run as it was.
+
+        Draws `samples/`, and keeps the run as `best` when its loss is the lowest so far.
+        """
+        validation = validation or Validation(self.config, self.held_out, self.pictures)
+        with self.averaged():
+            result = validation.measure(self.model)
+        line = {"step": self.step, "validation": True} | result.line
+        if self.config.log.samples:
+            target = self.folder / "samples" / f"step-{self.step:07d}.png"
+            try:
+                result.draw(target)
+            except OSError as error:
+                log.warning("%s: samples not written (%s)", target, error)
+        if result.loss < self.best:
+            self.best = result.loss
+            self._try_to_save("best")
+        return line
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within this, the model has the averaged weights; random state and lists are kept."""
+        mine = {k: v.detach().clone() for k, v in self.model.named_parameters()}
+        lists = {name: layer.built for name, layer in self._layers().items()}
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            try:
+                self._assign(self.average)
+                self.model.refresh()
+                yield
+            finally:
+                self._assign(mine)
+                for name, layer in self._layers().items():
+                    layer.built = lists[name]
+
+    def _layers(self) -> dict[str, Layer]:
+        quantizer = self.model.quantizer
+        layers = {"fine": quantizer.fine, "hyper": self.model.hyper_quantizer.fine}
+        return layers if quantizer.coarse is None else layers | {"coarse": quantizer.coarse}
+
+    def _assign(self, values: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(values[name])
+
+    def _restart_average(self) -> None:
+        self.average = {k: v.detach().clone() for k, v in self.model.named_parameters()}
+
+    def _replace_codewords(self, output: Output) -> None:
+        """Under nearest assignment, revive codewords of the fine layer that nobody uses."""
+        rules, fine = self.config.quantizer, self.model.quantizer.fine
+        until = rules.replace_until * self.config.optim.steps
+        if (
+            not rules.replace
+            or rules.assignment != "nearest"
+            or fine.kind != "diveq"
+            or self.step > until
+        ):
+            return
+        for part in output.slices:
+            for symbols in part.symbols:
+                self.used.scatter_add_(0, symbols, torch.ones_like(symbols))
+        if self.step % rules.replace == 0:
+            # without the null codeword, which is pinned, and the escape
+            moved = replace_unused(fine.unit, self.used[1:-1], optimizer=self.optimizer)
+            log.info("step %d: moved %d unused codewords", self.step, moved)
+            self.used.zero_()
+            fine.refresh()
+
+    def _check_finite(self) -> None:
+        bad = int(self.bad_step)
+        if bad >= 0:
+            raise TrainingError(
+                f"step {bad}: the gradient is not a number; {self.folder} keeps the last good "
+                "checkpoint: go on from it with --resume and a smaller optim.lr"
+            )
+
+    def _try_to_save(self, name: str) -> None:
+        self._check_finite()
+        try:
+            self.save(name)
+        except TrainingError as error:
+            log.warning("%s; training goes on", error)
+
+    def _report(self, line: dict[str, Any], progress: Progress | None) -> None:
+        try:
+            with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            log.warning("%s: log line not written (%s)", self.folder, error)
+        if progress is not None:
+            progress(self.step, line)
+
+
+def forward(model: DvqModel, x: Tensor, lam: Tensor) -> Output:
+    """Code `x` `[B, 3, H, W]` at trade-offs `[B]`, the float networks in bfloat16."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(x.device.type, torch.bfloat16):
+        output: Output = model(x, lam)
+    return output
+
+
+def make_optimizer(model: DvqModel, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW with the learning rates of networks, codebooks, tables and linear transform."""
+    optim = config.optim
+    factors = {"net": 1.0, "codebook": optim.codebook_factor, "table": optim.table_factor}
+    factors["klt"] = optim.klt_factor
+    groups: dict[str, list[Tensor]] = {key: [] for key in factors}
+    for name, parameter in model.named_parameters():
+        kind = "net"
+        if name.endswith(".unit"):
+            kind = "codebook"
+        elif name.endswith(".logits") or name == "hyper_class.weight":
+            kind = "table"
+        elif ".klt." in name:
+            kind = "klt"
+        groups[kind].append(parameter)
+    return torch.optim.AdamW(
+        [{"params": p, "base_lr": optim.lr * factors[k], "lr": 0.0} for k, p in groups.items()],
+        betas=optim.betas,
+        weight_decay=optim.weight_decay,
+        fused=True,
+    )
+
+
+def schedule(step: int, config: TrainConfig) -> float:
+    """Learning rate factor: linear warm-up, flat, cosine down to `optim.final`."""
+    optim = config.optim
+    warm = min(1.0, (step + 1) / max(1, optim.warmup))
+    done = (step / optim.steps - optim.flat) / max(1e-9, 1 - optim.flat)
+    cosine = 0.5 + 0.5 * math.cos(math.pi * min(max(done, 0.0), 1.0))
+    return warm * (optim.final + (1 - optim.final) * cosine)
+
+
+__all__ = [
+    "VALIDATION_LAMBDAS",
+    "Progress",
+    "Trainer",
+    "forward",
+    "make_optimizer",
+    "schedule",
+]

@@ -1,0 +1,79 @@
+"""What a log line says of an interval of steps: sums kept on the device, read once a line.
+
+Adding to them never makes the host wait. Knows nothing of losses, files or schedules.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diveqcodec.model import DvqModel, Output, SliceStatistics
+
+
+class Interval:
+    """Statistics of the steps since the last `line`."""
+
+    def __init__(self, model: DvqModel, device: torch.device) -> None:
+        self.device = device
+        config = model.config
+        symbols = [model.quantizer.fine.size + 1] * len(config.slices)
+        symbols.append(model.hyper_quantizer.fine.size + 1)
+        self.counts = [torch.zeros(n, dtype=torch.int64, device=device) for n in symbols]
+        self.bits = torch.zeros(len(symbols), dtype=torch.float64, device=device)
+        self.sums = torch.zeros(4, dtype=torch.float64, device=device)
+        self.pixels = self.steps = 0
+
+    @torch.no_grad()
+    def add(self, loss: Tensor, output: Output, x: Tensor, norm: Tensor) -> None:
+        """Count a step: its loss, output, pictures `[B, 3, H, W]` and norm of the gradient."""
+        mse = (output.x_hat.detach().float().clamp(0, 1) - x).square().mean((1, 2, 3))
+        psnr = mse.clamp_min(1e-10).log10().mean() * -10
+        bits = (output.latent_bits.detach() + output.hyper_bits.detach()).sum()
+        self.sums += torch.stack([loss.detach(), bits, psnr, norm.detach()])
+        for number, part in enumerate([*output.slices, output.hyper]):
+            self.bits[number] += _total(part)
+            for symbols in part.symbols:
+                self.counts[number].scatter_add_(0, symbols, torch.ones_like(symbols))
+        self.pixels += x.shape[0] * x.shape[2] * x.shape[3]
+        self.steps += 1
+
+    def line(self) -> dict[str, Any]:
+        """What happened since the last call, rounded for reading; starts again."""
+        loss, bits, psnr, norm = self.sums.tolist()
+        per_part = (self.bits / max(1, self.pixels)).tolist()
+        parts = [_summary(counts, bpp) for counts, bpp in zip(self.counts, per_part, strict=True)]
+        steps = max(1, self.steps)
+        line = {
+            "loss": round(loss / steps, 4),
+            "bpp": round(bits / max(1, self.pixels), 4),
+            "psnr": round(psnr / steps, 3),
+            "gradient": round(norm / steps, 4),
+            "hyper_bpp": parts[-1]["bpp"],
+            "slices": parts[:-1],
+            "hyper": parts[-1],
+        }
+        for value in (*self.counts, self.bits, self.sums):
+            value.zero_()
+        self.pixels = self.steps = 0
+        return line
+
+
+def _total(part: SliceStatistics) -> Tensor:
+    return torch.stack([bits.sum() for bits in part.bits]).sum()
+
+
+def _summary(counts: Tensor, bpp: float) -> dict[str, Any]:
+    """Bits, null share, used symbols, and the perplexity of those that are not null."""
+    values = counts.cpu().double()
+    rest = values[1:] / values[1:].sum().clamp_min(1)
+    entropy = float(-(rest * rest.clamp_min(1e-12).log()).sum())
+    return {
+        "bpp": round(bpp, 5),
+        "null": round(float(values[0] / values.sum().clamp_min(1)), 4),
+        "used": int((values > 0).sum()),
+        "perplexity": round(math.exp(entropy), 1),
+    }

@@ -1,0 +1,107 @@
+"""Pictures for training: found, refused, cropped; and the transform that a run starts from."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diveqcodec.errors import TrainingError
+from diveqcodec.train import data
+from diveqcodec.train.config import DataConfig
+from tests.training import draw_pictures
+
+CPU = torch.device("cpu")
+
+
+def test_only_usable_pictures_are_loaded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    draw_pictures(tmp_path / "deep" / "er", 2)
+    draw_pictures(tmp_path / ".hidden", 1)
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG nothing else")
+    cut = (tmp_path / "deep" / "er" / "picture-00.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(cut[: len(cut) // 2])
+    Image.new("RGB", (63, 500)).save(tmp_path / "narrow.png")
+    Image.new("LA", (64, 64)).save(tmp_path / "grey.png")
+    loaded = data.load(tmp_path, 64, CPU)
+    assert loaded.names == ["deep/er/picture-00.png", "deep/er/picture-01.png", "grey.png"]
+    assert [line.partition(":")[0] for line in loaded.skipped] == [
+        "broken.png",
+        "cut.png",
+        "narrow.png",
+    ]
+    assert "63x500 is smaller than the crop of 64" in loaded.skipped[2]
+    assert caplog.text.count("left out") == 3
+
+
+def test_folders_without_usable_pictures_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no such folder"):
+        data.load(tmp_path / "missing", 64, CPU)
+    with pytest.raises(TrainingError, match="contains no pictures"):
+        data.load(tmp_path, 64, CPU)
+    Image.new("RGB", (8, 8)).save(tmp_path / "small.png")
+    with pytest.raises(TrainingError, match=r"no usable picture of 1 \(small.png: 8x8 is smaller"):
+        data.load(tmp_path, 64, CPU)
+
+
+def test_orientation_is_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (80, 70)).save(tmp_path / "turned.jpg", exif=exif)
+    assert data.load(tmp_path, 64, CPU).tensors[0].shape == (3, 80, 70)
+
+
+def test_crops_are_a_function_of_seed_and_step(tmp_path: Path) -> None:
+    pictures = data.load(draw_pictures(tmp_path), 64, CPU)
+    config = DataConfig(crop=64, batch=3)
+    x = data.batch(pictures, config, 5, 11)
+    assert x.shape == (3, 3, 64, 64)
+    assert 0 <= float(x.min()) < float(x.max()) <= 1
+    assert torch.equal(x, data.batch(pictures, config, 5, 11))
+    assert not torch.equal(x, data.batch(pictures, config, 5, 12))
+    assert not torch.equal(x, data.batch(pictures, config, 6, 11))
+
+
+def test_pictures_as_large_as_the_crop_are_used_whole() -> None:
+    pixels = torch.arange(3 * 64 * 64).remainder(251).view(3, 64, 64).to(torch.uint8)
+    crops = data.batch(data.Pictures(["a"], [pixels], []), DataConfig(crop=64, batch=6), 0, 0)
+    flipped = pixels.flip(2)
+    for crop in crops.mul(255).round().to(torch.uint8):
+        assert torch.equal(crop, pixels) or torch.equal(crop, flipped)
+
+
+def test_held_out_pictures_depend_on_names_alone(tmp_path: Path) -> None:
+    pictures = data.load(draw_pictures(tmp_path, 30), 64, CPU)
+    training, held_out = pictures.split(2)
+    assert len(held_out.names) == 2
+    assert sorted(training.names + held_out.names) == pictures.names
+    turned = data.Pictures(pictures.names[::-1], pictures.tensors[::-1], [])
+    assert set(turned.split(2)[1].names) == set(held_out.names)
+    assert len(pictures.split(100)[1].names) == 3  # never more than a tenth
+
+
+def test_trade_offs_are_spread_over_the_range() -> None:
+    for step in range(20):
+        values = data.lambdas(0.001, 0.1, 4, 0, step).log()
+        strata = (values - np.log(0.001)) / np.log(100) * 4
+        assert sorted(strata.floor().int().tolist()) == [0, 1, 2, 3]
+
+
+def test_principal_components_of_known_patches() -> None:
+    """Pictures that are colour + a * one pattern: that pattern is the first component."""
+    random = np.random.default_rng(3)
+    pattern = torch.from_numpy(random.choice([-1.0, 1.0], (16, 16))).float()
+    pattern -= pattern.mean()
+    tensors = []
+    for a in np.linspace(-60, 60, 200):
+        grey = 128 + float(a) * pattern
+        tensors.append(grey.round().to(torch.uint8).expand(3, 16, 16).contiguous())
+    pictures = data.Pictures([str(i) for i in range(200)], tensors, [])
+    rows, mean, sigma = data.principal_components(pictures, 4, seed=0, patches=200)
+    torch.testing.assert_close(mean, torch.full((3,), 128 / 127.5 - 1), atol=3e-3, rtol=0)
+    torch.testing.assert_close(rows.flatten(1) @ rows.flatten(1).T, torch.eye(4))
+    wanted = pattern.expand(3, 16, 16).flatten()
+    cosine = (rows[0].flatten() @ wanted / wanted.norm()).abs()
+    assert float(cosine) > 0.999
+    assert float(sigma[0]) > 50 * float(sigma[1])

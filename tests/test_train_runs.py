@@ -1,0 +1,370 @@
+"""Runs from the outside: folder, log, samples, stopping, failing, starting from weights, export."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import diveqcodec.train as train
+from diveqcodec import weights
+from diveqcodec.errors import ConfigError, ModelError, TrainingError
+from diveqcodec.train import checkpoint, data, loop, loss
+from diveqcodec.train.config import DataConfig, LossConfig
+from diveqcodec.train.exporting import export
+from diveqcodec.train.plotting import read_log
+from diveqcodec.train.statistics import Interval
+from diveqcodec.weightfile import load_for_training
+from tests.training import TINY, draw_pictures, tiny_config
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_pictures(tmp_path_factory.mktemp("drawn"))
+
+
+@pytest.fixture(scope="module")
+def finished(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of 12 steps; not to be changed."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    config = tiny_config(12, log={"every": 5, "validate_every": 6})
+    seen: list[int] = []
+    result = train.run(config, dataset, folder, progress=lambda step, line: seen.append(step))
+    assert seen == [5, 6, 10, 12, 12]
+    assert (result.step, result.steps, result.is_finished) == (12, 12, True)
+    assert (result.pictures, result.skipped) == (12, ())
+    assert result.seconds > 0
+    assert result.best is not None
+    return folder
+
+
+def test_folder_of_a_run(finished: Path) -> None:
+    assert sorted(path.name for path in finished.iterdir()) == [
+        "best.safetensors",
+        "config.toml",
+        "last.safetensors",
+        "log.jsonl",
+        "samples",
+    ]
+    assert train.settings(resumed=finished) == tiny_config(
+        12, log={"every": 5, "validate_every": 6}
+    )
+    samples = sorted((finished / "samples").iterdir())
+    assert [path.name for path in samples] == ["step-0000006.png", "step-0000012.png"]
+    with Image.open(samples[1]) as image:
+        assert image.size == (4 * 64, 64)  # original and three qualities of one held-out crop
+        original = image.crop((0, 0, 64, 64))
+        decoded = image.crop((192, 0, 256, 64))
+    assert original.tobytes() != decoded.tobytes()
+
+
+def test_log_of_a_run(finished: Path) -> None:
+    lines = read_log(finished)
+    assert [(line["step"], "validation" in line) for line in lines] == [
+        (5, False),
+        (6, True),
+        (10, False),
+        (12, False),
+        (12, True),
+    ]
+    line = lines[2]
+    assert {"loss", "bpp", "psnr", "lr", "seconds", "crops_per_second", "hyper_bpp"} <= line.keys()
+    parts = [*line["slices"], line["hyper"]]
+    assert sum(part["bpp"] for part in parts) == pytest.approx(line["bpp"], abs=1e-3)
+    for part in parts:
+        assert 0 <= part["null"] <= 1
+        assert 0 < part["used"] <= 65
+        assert 1 <= part["perplexity"] <= part["used"]
+    for lam in ("0.0016", "0.0067", "0.05"):
+        assert {"loss", "bpp", "psnr", "hyper_bpp"} == lines[1][lam].keys()
+    assert lines[1]["0.0016"]["bpp"] < lines[1]["0.05"]["bpp"]
+
+
+def test_statistics_cover_the_whole_interval(dataset: Path, tmp_path: Path) -> None:
+    """One line every 4 steps says the same as the mean of four lines of one step each."""
+    lines = []
+    for every in (1, 4):
+        folder = tmp_path / str(every)
+        train.run(tiny_config(4, log={"every": every}), dataset, folder)
+        lines.append([line for line in read_log(folder) if "validation" not in line])
+    single, whole = lines
+    assert len(single) == 4
+    assert len(whole) == 1
+    for key in ("loss", "bpp", "psnr", "hyper_bpp"):
+        mean = sum(line[key] for line in single) / 4
+        assert whole[0][key] == pytest.approx(mean, abs=1e-3)
+    for number in range(2):
+        parts = [line["slices"][number] for line in single]
+        mean = sum(part["null"] for part in parts) / 4
+        assert whole[0]["slices"][number]["null"] == pytest.approx(mean, abs=1e-3)
+        assert whole[0]["slices"][number]["used"] >= max(part["used"] for part in parts)
+
+
+def test_loss_falls(dataset: Path, tmp_path: Path) -> None:
+    """From a random transform; the principal components would be too good a start."""
+    pictures = data.load(dataset, 64, torch.device("cpu"))
+    trainer = loop.Trainer(tiny_config(30, optim={"lr": 3e-3}), pictures, tmp_path)
+    interval, losses = Interval(trainer.model, trainer.device), []
+    for _ in range(3):
+        for _ in range(10):
+            trainer.advance(interval)
+        losses.append(interval.line()["loss"])
+    assert losses[2] < 0.8 * losses[0]
+
+
+def test_validation_with_nearest_assignment_costs_finite_bits(
+    dataset: Path, tmp_path: Path
+) -> None:
+    """Groups of class 0 can only be null in coding, whatever is nearest."""
+    config = tiny_config(2, quantizer={"assignment": "nearest"})
+    train.run(config, dataset, tmp_path / "run")
+    line = read_log(tmp_path / "run")[-1]
+    assert all(line[lam]["bpp"] < 20 for lam in ("0.0016", "0.0067", "0.05"))
+
+
+def test_ms_ssim_is_trained_and_validated(tmp_path: Path) -> None:
+    pictures = draw_pictures(tmp_path / "large", 3, (200, 196))
+    config = replace(
+        tiny_config(2),
+        data=DataConfig(crop=192, batch=1, validation=1),
+        loss=LossConfig(distortion="ms-ssim"),
+    )
+    train.run(config, pictures, tmp_path / "run")
+    assert 0 < read_log(tmp_path / "run")[-1]["0.05"]["ms_ssim"] < 1
+
+
+def test_full_folder_is_refused(finished: Path, dataset: Path, tmp_path: Path) -> None:
+    before = (finished / "log.jsonl").read_bytes()
+    with pytest.raises(TrainingError, match="is not empty; go on with --resume"):
+        train.run(tiny_config(), dataset, finished)
+    assert (finished / "log.jsonl").read_bytes() == before
+    with pytest.raises(TrainingError, match=r"has no last.safetensors to resume from"):
+        train.run(tiny_config(), dataset, tmp_path, resume=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingError, match="is a file; name a folder"):
+        train.run(tiny_config(), dataset, tmp_path / "file")
+
+
+def test_force_starts_anew_and_keeps_what_is_not_ours(dataset: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "log.jsonl").write_text('{"step": 99}\n')
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "old.png").write_text("")
+    train.run(tiny_config(2), dataset, tmp_path, force=True)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert [line["step"] for line in read_log(tmp_path)] == [2, 2]
+    assert not (tmp_path / "samples" / "old.png").exists()
+
+
+def interrupt_at(step: int, number: int = signal.SIGINT) -> loop.Progress:
+    def progress(now: int, line: dict[str, Any]) -> None:
+        if now == step and "validation" not in line:
+            os.kill(os.getpid(), number)
+
+    return progress
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_is_saved_and_resumed(dataset: Path, tmp_path: Path, number: int) -> None:
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    config = tiny_config(6)
+    result = train.run(config, dataset, tmp_path / "run", progress=interrupt_at(2, number))
+    assert (result.step, result.is_finished) == (2, False)
+    assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+    with (tmp_path / "run" / "log.jsonl").open("a") as file:
+        file.write('{"step": 5}\n{"step": 6, "lo')  # lines that the checkpoint does not cover
+    config = train.settings(resumed=tmp_path / "run")
+    result = train.run(config, dataset, tmp_path / "run", resume=True)
+    assert (result.step, result.is_finished) == (6, True)
+    assert [line["step"] for line in read_log(tmp_path / "run")] == [2, 4, 6, 6]
+    train.run(config, dataset, tmp_path / "whole")
+    one, other = (load_file(tmp_path / name / "last.safetensors") for name in ("run", "whole"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_runs_in_other_threads_leave_signals_alone(dataset: Path, tmp_path: Path) -> None:
+    results: list[train.Result] = []
+    thread = threading.Thread(
+        target=lambda: results.append(train.run(tiny_config(1), dataset, tmp_path / "run"))
+    )
+    thread.start()
+    thread.join()
+    assert results[0].is_finished
+
+
+def test_not_a_number_stops_and_keeps_the_last_good_checkpoint(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    train.run(tiny_config(4), dataset, folder)
+    before = (folder / "last.safetensors").read_bytes()
+    real = loss.weighted_distortion
+    calls = []
+
+    def poisoned(*arguments: Any) -> torch.Tensor:
+        calls.append(1)
+        return real(*arguments) * (float("nan") if len(calls) == 2 else 1.0)
+
+    monkeypatch.setattr(loop, "weighted_distortion", poisoned)
+    config = train.settings(resumed=folder, steps=8, assignments=("log.checkpoint_minutes=0.0",))
+    with pytest.raises(TrainingError, match="step 5: the gradient is not a number"):
+        train.run(config, dataset, folder, resume=True)
+    monkeypatch.undo()
+    _, info = checkpoint.load(folder / "last.safetensors")
+    assert info["step"] == 5  # of the good step that came before it
+    assert before != (folder / "last.safetensors").read_bytes()
+    assert train.run(config, dataset, folder, resume=True).is_finished
+
+
+def test_full_disk_on_the_way_and_at_the_end(
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder = tmp_path / "run"
+    train.run(tiny_config(2), dataset, folder)
+    before = (folder / "last.safetensors").read_bytes()
+    real = safetensors.torch.save_file
+    tries: list[Path] = []
+
+    def full(tensors: Any, path: Path, **rest: Any) -> None:
+        tries.append(path)
+        Path(path).write_bytes(b"part of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    config = train.settings(resumed=folder, steps=4, assignments=("log.checkpoint_minutes=0.0",))
+    with pytest.raises(TrainingError, match=r"last.safetensors: not written .*No space left"):
+        train.run(config, dataset, folder, resume=True)
+    assert len(tries) >= 3  # it went on after the first one
+    assert "training goes on" in caplog.text
+    assert (folder / "last.safetensors").read_bytes() == before
+    assert not list(folder.glob("*.tmp"))
+    monkeypatch.setattr(checkpoint, "save_file", real)
+    assert train.run(config, dataset, folder, resume=True).step == 4
+
+
+def test_dry_run_counts_and_writes_nothing(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = train.dry_run(tiny_config(100), dataset)
+    assert (result.pictures, result.held_out) == (11, 1)
+    assert result.parameters > 10_000
+    assert result.crops_per_second == pytest.approx(2 / result.seconds_per_step)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_keys_are_refused_with_a_suggestion(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown key optim.stepz; did you mean optim.steps"):
+        train.settings(assignments=("optim.stepz=3",))
+    path = tmp_path / "c.toml"
+    path.write_text("[data]\nbatch = 'four'\n")
+    with pytest.raises(ConfigError, match=r"data.batch: expected int, got 'four'"):
+        train.settings(path)
+    for bad in ("data.crop=100", "log.every=0", "data.min_scale=0.0", "optim.steps=0"):
+        with pytest.raises(ConfigError, match=bad.partition("=")[0]):
+            train.settings(assignments=(bad,))
+    with pytest.raises(ConfigError, match="too small for loss.distortion = ms-ssim"):
+        train.settings(assignments=("loss.distortion=ms-ssim", "data.crop=128"))
+    path.write_text("[optim]\nlr = 1e-4\n")
+    config = train.settings(path, ("optim.clip=3",), steps=7, seed=5)
+    assert (config.optim.lr, config.optim.clip) == (1e-4, 3.0)
+    assert (config.optim.steps, config.seed) == (7, 5)
+
+
+def test_export_and_training_on_from_it(finished: Path, dataset: Path, tmp_path: Path) -> None:
+    target = tmp_path / "new" / "tiny.safetensors"
+    report = export(finished, target, check=dataset, licence="CC0", limit=2)
+    assert report.steps == 12
+    assert report.pictures == 2
+    for check in report.checks:
+        assert check.fixed_bpp == pytest.approx(check.float_bpp, rel=0.02)
+        assert check.fixed_psnr == pytest.approx(check.float_psnr, abs=0.1)
+    assert report.checks[0].fixed_bpp < report.checks[-1].fixed_bpp
+    loaded = weights.load(target)
+    assert loaded.model_id == report.model_id
+    assert loaded.provenance["steps"] == 12
+    assert loaded.provenance["licence"] == "CC0"
+    assert loaded.provenance["dataset"]["pictures"] == 12
+    model, _ = load_for_training(target)
+    average = checkpoint.part(load_file(finished / "last.safetensors"), "average.")
+    for name, value in model.named_parameters():
+        torch.testing.assert_close(value.detach(), average[name], rtol=1e-3, atol=1e-6)
+
+    result = train.run(
+        train.settings(steps=2, assignments=SMALL), dataset, tmp_path / "on", init=target
+    )
+    assert result.is_finished
+    tensors, info = checkpoint.load(tmp_path / "on" / "last.safetensors")
+    assert info["history"] == [f"tiny.safetensors, model {report.model_id.hex()}, 12 steps"]
+    first = tensors["model.analysis.stem.weight"]
+    torch.testing.assert_close(first, average["analysis.stem.weight"], rtol=0.0, atol=2e-3)
+    again = export(tmp_path / "on", tmp_path / "again.safetensors")
+    assert again.model_id != report.model_id
+    assert again.checks == ()
+    assert weights.load(again.path).provenance["history"] == info["history"]
+
+
+SMALL = ("data.crop=64", "data.batch=2", "optim.warmup=2", "data.validation=2")
+
+
+def test_init_refuses_what_does_not_fit(finished: Path, dataset: Path, tmp_path: Path) -> None:
+    target = tmp_path / "tiny.safetensors"
+    export(finished, target)
+    other = replace(tiny_config(1), model=replace(TINY, width8=24))
+    with pytest.raises(TrainingError, match=r"leave model.\* out of it"):
+        train.run(other, dataset, tmp_path / "run", init=target)
+    with pytest.raises(ModelError, match="a checkpoint, not weights"):
+        train.run(tiny_config(1), dataset, tmp_path / "run", init=finished / "last.safetensors")
+    with pytest.raises(TrainingError, match="either resumed or started from weights"):
+        train.run(tiny_config(1), dataset, finished, init=target, resume=True)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(TrainingError, match="not a checkpoint of `diveq train`"):
+        export(target, tmp_path / "again.safetensors")
+    with pytest.raises(TrainingError, match="neither a run nor weights in parts"):
+        export(dataset, tmp_path / "again.safetensors")
+
+
+def test_plot_is_a_picture_of_the_log(finished: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="part of the eval extra")
+    train.plot(finished, tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.size == (1200, 800)
+        assert len(image.convert("RGB").getcolors(1 << 24) or []) > 100
+    with pytest.raises(TrainingError, match="give the folder of a run"):
+        train.plot(tmp_path, tmp_path / "curves.png")
+
+
+def test_plot_without_matplotlib_names_the_remedy(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(TrainingError, match=r"pip install 'diveqcodec\[eval\]'"):
+        train.plot(finished, tmp_path / "curves.png")
+
+
+def test_training_needs_no_entropy_coder() -> None:
+    code = (
+        "import sys, diveqcodec.train\n"
+        "heavy = ('constriction', 'compressai', 'click', 'matplotlib')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout.strip() == "[]", run.stderr
+
+
+def test_log_of_a_run_is_json_lines(finished: Path) -> None:
+    for text in (finished / "log.jsonl").read_text().splitlines():
+        assert isinstance(json.loads(text), dict)
