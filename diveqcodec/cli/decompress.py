@@ -1,0 +1,149 @@
+"""`diveq decompress`: `.dvq` files to pictures."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from diveqcodec.cli import batch, dvq
+from diveqcodec.cli.batch import PICTURE_SUFFIXES, Job, Outcome
+from diveqcodec.cli.console import Misuse
+from diveqcodec.cli.kinds import DVQ
+from diveqcodec.cli.options import (
+    Session,
+    background_option,
+    find_model,
+    force_option,
+    model_option,
+    session_options,
+)
+from diveqcodec.errors import ModelError
+
+if TYPE_CHECKING:
+    from diveqcodec.image import Format
+    from diveqcodec.zoo import Entry
+
+SUFFIX_OF: dict[Format, str] = {
+    "png": ".png",
+    "jpeg": ".jpg",
+    "webp": ".webp",
+    "tiff": ".tiff",
+    "ppm": ".ppm",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """The command's options; `entry` is what `-m` names."""
+
+    inputs: tuple[str, ...]
+    format: Format
+    background: tuple[int, int, int] | None
+    is_forced: bool
+    entry: Entry | None
+
+
+@click.command(short_help="Decompress .dvq files to pictures.")
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@click.option("-o", "--output", metavar="PATH", help="A file, a folder, or - for stdout.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(list(SUFFIX_OF)),
+    help="Of the picture; the default is what -o ends in, else png.",
+)
+@model_option
+@background_option
+@force_option
+@session_options()
+def command(
+    session: Session,
+    inputs: tuple[str, ...],
+    output: str | None,
+    format_: Format | None,
+    model: str | None,
+    background: tuple[int, int, int] | None,
+    force: bool,
+) -> None:
+    """Decompress .dvq files to pictures.
+
+    INPUT is a .dvq file, a folder (recursively), or - for stdin. A file names its model, so -m is
+    only needed for weights that are not installed. Everything but JPEG is written losslessly.
+    """
+    chosen = format_ or _format_of(output)
+    sources = batch.expand(inputs, DVQ, session.console)
+    jobs = batch.plan(inputs, sources, output, SUFFIX_OF[chosen])
+    batch.check_json(jobs, session.console)
+    entry = None if model is None else find_model(model)
+    settings = _Settings(inputs, chosen, background, force, entry)
+    status = batch.run(jobs, lambda job: _decompress(job, session, settings), session.console)
+    session.finish(status)
+
+
+def _decompress(job: Job, session: Session, settings: _Settings) -> Outcome:
+    from diveqcodec import image
+
+    start = time.perf_counter()
+    batch.check(job, settings.is_forced)
+    data, header = dvq.read(job.source, settings.inputs, tuple(PICTURE_SUFFIXES))
+    entry = _entry(session, header.model_id, settings.entry)
+    codec, loading = session.timed_codec(entry)
+    picture = codec.decompress(data)
+    if settings.background is not None:
+        picture = image.flatten(picture, settings.background)
+    stream = BytesIO()
+    notices = image.save(picture, stream, settings.format)
+    batch.store(job, stream.getvalue())
+    seconds = time.perf_counter() - start - loading
+    line = (
+        f"{job.source.name} -> {job.target_name}   {header.width}x{header.height}   {seconds:.2f} s"
+    )
+    record = {
+        "input": job.source.name,
+        "output": job.target_name,
+        "width": header.width,
+        "height": header.height,
+        "format": settings.format,
+        "model": entry.name,
+        "model_id": entry.model_id,
+        "seconds": seconds,
+        "notices": list(notices),
+    }
+    return Outcome(line, record, notices)
+
+
+def _entry(session: Session, model_id: bytes, given: Entry | None) -> Entry:
+    """The weights that a file needs: those of `-m` if they are the ones, else installed ones.
+
+    Raises:
+        ModelError: there are none.
+    """
+    wanted = model_id.hex()
+    if given is not None and given.model_id == wanted:
+        return given
+    found = session.installed(model_id)
+    if found is not None:
+        return found
+    if given is not None:
+        raise ModelError(f"needs model {wanted}, not {given.name} ({given.model_id})")
+    raise ModelError(f"needs model {wanted}, which is not installed; give it with -m PATH")
+
+
+def _format_of(output: str | None) -> Format:
+    """The format that the name of the output asks for.
+
+    Raises:
+        Misuse: its suffix says nothing that can be written.
+    """
+    suffix = "" if output is None else Path(output).suffix.lower()
+    if output is None or not suffix or Path(output).is_dir() or not Path(output).name.strip("."):
+        return "png"
+    for format_ in SUFFIX_OF:
+        if PICTURE_SUFFIXES.get(suffix) == format_:
+            return format_
+    raise Misuse(f"-o {output}: {suffix} is no picture format; say which one with --format")

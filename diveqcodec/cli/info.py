@@ -1,0 +1,88 @@
+"""`diveq info`: what `.dvq` files say of themselves. Needs no model and imports no torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from diveqcodec.cli import batch, dvq
+from diveqcodec.cli.batch import Job, Outcome
+from diveqcodec.cli.kinds import DVQ
+from diveqcodec.cli.options import Session, session_options
+
+_GAIN_STEPS = 65535  # model.GAIN_STEPS, which would bring torch along; a test compares them
+
+
+@click.command(short_help="Show what .dvq files contain.")
+@click.argument("inputs", metavar="FILE...", nargs=-1, required=True)
+@session_options(device=False)
+def command(session: Session, inputs: tuple[str, ...]) -> None:
+    """Show what .dvq files contain, and whether they are damaged.
+
+    FILE is a .dvq file, a folder (recursively), or - for stdin. All checksums are checked but that
+    of the decoded indices, for which `diveq decompress` is needed.
+    """
+    jobs = [Job(source, None) for source in batch.expand(inputs, DVQ, session.console)]
+    status = batch.run(jobs, lambda job: _info(job, session, inputs), session.console)
+    session.finish(status)
+
+
+def quality_of(gain_index: int) -> float:
+    """The quality of a gain index, 1 ... 100; the inverse of `codec.gain_index`."""
+    return 1 + 99 * gain_index / _GAIN_STEPS
+
+
+def _info(job: Job, session: Session, inputs: tuple[str, ...]) -> Outcome:
+    from diveqcodec import bitstream
+
+    data, header = dvq.read(job.source, inputs)
+    file = bitstream.read(data)
+    entry = session.installed(header.model_id)
+    metadata = {
+        name: len(content)
+        for name, content in (("icc", file.icc), ("exif", file.exif), ("xmp", file.xmp))
+        if content is not None
+    }
+    record: dict[str, Any] = {
+        "input": job.source.name,
+        "version": data[len(bitstream.MAGIC)],
+        "width": header.width,
+        "height": header.height,
+        "is_grey": header.is_grey,
+        "has_alpha": header.has_alpha,
+        "quality": round(quality_of(header.gain_index), 2),
+        "gain_index": header.gain_index,
+        "model": None if entry is None else entry.name,
+        "model_id": header.model_id.hex(),
+        "bytes": len(data),
+        "bpp": 8 * len(data) / (header.width * header.height),
+        "tiles": len(file.tiles),
+        "tile_bytes": sum(len(tile.payload) for tile in file.tiles),
+        "alpha_bytes": sum(len(tile.alpha or b"") for tile in file.tiles),
+        "metadata_bytes": metadata,
+    }
+    line = _line(record)
+    if not session.console.is_json:
+        session.console.result(line)
+    return Outcome("", record)
+
+
+def _line(record: dict[str, Any]) -> str:
+    colours = "grey" if record["is_grey"] else "colour"
+    if record["has_alpha"]:
+        colours += " + alpha"
+    model = record["model"] or "not installed"
+    tiles = "1 tile" if record["tiles"] == 1 else f"{record['tiles']} tiles"
+    parts = [
+        record["input"],
+        f"{record['width']}x{record['height']}",
+        colours,
+        f"{record['bytes']:,} B",
+        f"{record['bpp']:.3f} bpp",
+        f"quality {record['quality']:g}",
+        f"model {record['model_id']} ({model})",
+        tiles,
+        *(f"{name} {size:,} B" for name, size in record["metadata_bytes"].items()),
+    ]
+    return "   ".join(parts)

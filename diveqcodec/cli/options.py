@@ -1,0 +1,223 @@
+"""Options that several commands share, and the session that they make.
+
+Each command declares with `session_options` which of them it has, and gets one `Session` for them.
+Knows no command.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from diveqcodec.cli.console import Console, Misuse
+from diveqcodec.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+    from click.shell_completion import CompletionItem
+
+    from diveqcodec.codec import Codec
+    from diveqcodec.zoo import Entry
+
+log = logging.getLogger(__name__)
+F = TypeVar("F", bound=Callable[..., Any])
+
+CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+
+class Session:
+    """One run of a command: how it talks, where it computes, and each model loaded once."""
+
+    def __init__(self, console: Console, device: str = "auto", threads: int | None = None) -> None:
+        self.console = console
+        self._device_name = device
+        self._threads = threads
+        self._device: torch.device | None = None
+        self._codecs: dict[Path, Codec] = {}
+        self._installed: dict[bytes, Entry | None] = {}
+
+    def device(self) -> torch.device:
+        """The device of `--device`, with `--threads` set; imports torch.
+
+        Raises:
+            Misuse: there is no such device.
+        """
+        if self._device is None:
+            import torch
+
+            if self._threads is not None:
+                torch.set_num_threads(self._threads)
+            self._device = _device(self._device_name)
+            log.info("%s, %d threads", self._device, torch.get_num_threads())
+        return self._device
+
+    def installed(self, model_id: bytes) -> Entry | None:
+        """The installed weights with this id, or None; each id is looked for once."""
+        if model_id not in self._installed:
+            from diveqcodec import zoo
+
+            self._installed[model_id] = zoo.by_id(model_id)
+        return self._installed[model_id]
+
+    def codec(self, entry: Entry) -> Codec:
+        """The codec with these weights, loaded on the first call."""
+        if entry.path not in self._codecs:
+            from diveqcodec import weights
+            from diveqcodec.codec import Codec
+
+            device = self.device()
+            log.info("model %s (%s) from %s", entry.name, entry.model_id, entry.path)
+            self._codecs[entry.path] = Codec(weights.load(entry.path, device), device)
+        return self._codecs[entry.path]
+
+    def timed_codec(self, entry: Entry) -> tuple[Codec, float]:
+        """As `codec`, and the seconds that loading took: no file's time should include them."""
+        start = time.perf_counter()
+        return self.codec(entry), time.perf_counter() - start
+
+    def finish(self, status: int) -> None:
+        """End the command with an exit status."""
+        click.get_current_context().exit(status)
+
+
+def session_options(*, device: bool = True, json: bool = True) -> Callable[[F], F]:
+    """Gives a command `--quiet` and `-v`, and where asked for `--device`, `--threads`, `--json`.
+
+    The function gets a `Session` as its first argument instead.
+    """
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def wrapper(quiet: bool, verbose: int, **rest: Any) -> Any:
+            console = Console(quiet, verbose, rest.pop("as_json", False))
+            where = rest.pop("device", "auto"), rest.pop("threads", None)
+            with console.listening():
+                return function(Session(console, *where), **rest)
+
+        options = [
+            click.option("--quiet", is_flag=True, help="Say nothing but errors."),
+            click.option(
+                "-v", "--verbose", count=True, help="Say more; -vv adds tracebacks to errors."
+            ),
+        ]
+        if device:
+            options += [
+                click.option(
+                    "--device",
+                    default="auto",
+                    show_default=True,
+                    metavar="auto|cpu|cuda[:N]",
+                    callback=_check_device,
+                    help="Where the networks run; auto is a GPU if there is one.",
+                ),
+                click.option(
+                    "--threads", type=click.IntRange(1), help="Threads that torch may use."
+                ),
+            ]
+        if json:
+            text = "One JSON object a line on stdout."
+            options.insert(0, click.option("--json", "as_json", is_flag=True, help=text))
+        decorated: Any = wrapper
+        for option in reversed(options):
+            decorated = option(decorated)
+        result: F = decorated
+        return result
+
+    return decorate
+
+
+def model_option(function: F) -> F:
+    """`-m`: weights by path, name or id."""
+    return click.option(
+        "-m",
+        "--model",
+        metavar="MODEL",
+        shell_complete=_complete_model,
+        help="Weights: a file, or the name or id of an installed model (see diveq models).",
+    )(function)
+
+
+def force_option(function: F) -> F:
+    """`-f`: overwrite."""
+    return click.option("-f", "--force", is_flag=True, help="Overwrite existing output.")(function)
+
+
+def background_option(function: F) -> F:
+    """`--background`: a colour (red, green, blue), or None."""
+    return click.option(
+        "--background",
+        metavar="COLOR",
+        callback=_parse_colour,
+        help="Flatten transparency on this colour: white, #ff8000, ...",
+    )(function)
+
+
+def find_model(reference: str | None) -> Entry:
+    """The weights that `-m` means; without it the default model.
+
+    Raises:
+        Misuse: `-m` names nothing that exists.
+        ModelError: no weights are installed.
+    """
+    from diveqcodec import zoo
+
+    try:
+        return zoo.find(reference)
+    except ModelError as error:
+        if reference is None:
+            raise
+        raise Misuse(f"-m {error}") from error
+
+
+def _check_device(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    kind, separator, index = value.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (separator and not index.isdecimal()):
+        raise click.BadParameter(f"{value!r} is not one of auto, cpu, cuda, cuda:N")
+    if separator and kind != "cuda":
+        raise click.BadParameter(f"{value!r}: only cuda takes a number")
+    return value
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda" if count else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not count:
+        raise Misuse(f"--device {name}: no CUDA device is available; use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise Misuse(f"--device {name}: there are {count} CUDA devices, the first is cuda:0")
+    return device
+
+
+def _parse_colour(
+    _context: click.Context, _option: click.Parameter, value: str | None
+) -> tuple[int, int, int] | None:
+    if value is None:
+        return None
+    from PIL import ImageColor
+
+    try:
+        colour = ImageColor.getrgb(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not a colour, such as white or #ff8000") from error
+    return colour[0], colour[1], colour[2]
+
+
+def _complete_model(
+    _context: click.Context, _option: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
+    from diveqcodec import zoo
+
+    names = [entry.name for entry in zoo.installed() if entry.name.startswith(incomplete)]
+    return [CompletionItem(name) for name in names] or [CompletionItem(incomplete, type="file")]

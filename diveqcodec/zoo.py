@@ -1,0 +1,182 @@
+"""Installed weights: a name, an id or a path -> a weights file.
+
+Looked through in order: the folders of the environment variable DIVEQ_MODELS, the user's own folder
+(where `diveq models --import` puts weights), and the weights shipped with the package. What is
+found is recognised by the metadata of the file; no tensor is read, and torch is not imported
+before `load`. Nothing is ever downloaded.
+
+Knows nothing of pictures or of the command line.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from diveqcodec.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+    from diveqcodec.weights import CodingModel
+
+log = logging.getLogger(__name__)
+
+DEFAULT: Final = "diveq-1"  # the model that codes when none is named
+VARIABLE: Final = "DIVEQ_MODELS"
+SUFFIX: Final = ".safetensors"
+
+_METADATA_KEY: Final = "diveq"  # as weights.save writes it
+_MIN_ID: Final = 4  # hex digits of an abbreviated id
+_REMEDY: Final = "give weights with -m PATH, or install them with: diveq models --import PATH"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One weights file.
+
+    Attributes:
+        name: The file's name without suffix.
+        model_id: The 16 hex digits by which a `.dvq` file names its model.
+        path: Where it lies.
+        size: In bytes.
+        provenance: What the export noted: training, data, measured quality.
+    """
+
+    name: str
+    model_id: str
+    path: Path
+    size: int
+    provenance: dict[str, Any]
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it has the name of the default model."""
+        return self.name == DEFAULT
+
+
+def load(reference: str | Path | None = None, device: torch.device | None = None) -> CodingModel:
+    """Load the default weights, or those that `reference` names (see `find`).
+
+    Raises:
+        ModelError: not found, or the file is damaged.
+    """
+    from diveqcodec import weights  # torch takes a second
+
+    return weights.load(find(reference).path, device)
+
+
+def find(reference: str | Path | None = None) -> Entry:
+    """The weights that a path, a name, or an id (abbreviated to 4 digits or more) means.
+
+    Args:
+        reference: None for the default model. A path wins over a name, a name over an id.
+
+    Raises:
+        ModelError: there are none, or an abbreviated id fits several.
+    """
+    if reference is None:
+        reference = DEFAULT
+    elif Path(reference).is_file():
+        return read_entry(Path(reference))
+    wanted = str(reference)
+    if wanted.endswith(SUFFIX) or Path(wanted).name != wanted:
+        raise ModelError(f"{wanted}: no such file")
+    entries = installed()
+    if not entries:
+        raise ModelError(f"no weights are installed; {_REMEDY}")
+    named = [entry for entry in entries if entry.name == wanted]
+    if named:
+        return named[0]
+    fitting = [entry for entry in entries if _fits(wanted, entry.model_id)]
+    if len(fitting) == 1:
+        return fitting[0]
+    known = ", ".join(f"{entry.name} ({entry.model_id})" for entry in fitting or entries)
+    if fitting:
+        raise ModelError(f"{wanted}: fits several models: {known}; give more digits")
+    raise ModelError(f"{wanted}: no such model; installed: {known}")
+
+
+def by_id(model_id: bytes) -> Entry | None:
+    """The installed weights with this id, or None."""
+    wanted = model_id.hex()
+    return next((entry for entry in installed() if entry.model_id == wanted), None)
+
+
+def installed() -> list[Entry]:
+    """All weights found, each id once, those that are found first in front.
+
+    A file that is not weights of diveq is left out, with a warning in the log.
+    """
+    entries: dict[str, Entry] = {}
+    for path in _files():
+        try:
+            entry = read_entry(path)
+        except ModelError as error:
+            log.warning("left out %s", error)
+            continue
+        entries.setdefault(entry.model_id, entry)
+    return list(entries.values())
+
+
+def read_entry(path: Path) -> Entry:
+    """What a weights file says of itself; reads no tensors.
+
+    Raises:
+        ModelError: missing, or not weights of diveq.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+        size = path.stat().st_size
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such file") from error
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: not a weights file ({error})") from error
+    try:
+        info = json.loads(metadata[_METADATA_KEY])
+        model_id = bytes.fromhex(info["id"]).hex()
+        provenance = dict(info["provenance"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path}: not weights of diveq; `diveq export` makes them") from error
+    return Entry(path.stem, model_id, path, size, provenance)
+
+
+def folders() -> list[Path]:
+    """Where weights are looked for, in order; not all need exist."""
+    named = os.environ.get(VARIABLE, "").split(os.pathsep)
+    return [*(Path(name) for name in named if name), user_folder(), shipped_folder()]
+
+
+def user_folder() -> Path:
+    """The user's own folder of weights, which need not exist."""
+    if os.name == "nt":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    else:
+        base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "diveq" / "models"
+
+
+def shipped_folder() -> Path:
+    """The weights that come with the package: models/ in a source tree that is not installed."""
+    try:
+        return Path(str(importlib.resources.files("diveqcodec.models")))
+    except ModuleNotFoundError:
+        return Path(__file__).resolve().parent.parent / "models"
+
+
+def _files() -> Iterator[Path]:
+    for folder in folders():
+        yield from sorted(folder.glob("*" + SUFFIX))
+
+
+def _fits(wanted: str, model_id: str) -> bool:
+    return len(wanted) >= _MIN_ID and model_id.startswith(wanted.lower())
