@@ -5,6 +5,7 @@
 #   make lint      ruff and mypy only
 #   make format    let ruff rewrite the files
 #   make install   everything for development, into .venv
+#   make results KODAK=DIR   measure on Kodak again; results-table and results-plot write the README
 #   make clean     remove what the commands above left behind, except .venv
 #
 # Another environment or interpreter: make test VENV=/tmp/venv PYTHON=python3.12
@@ -23,7 +24,7 @@ DEMO    := demo
 SAMPLES := $(wildcard sample_images/*.png)
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint format install clean
+.PHONY: demo test lint format install clean results results-table results-plot
 
 demo: $(VENV)/.installed-core
 	@mkdir -p $(DEMO)/compressed $(DEMO)/decompressed
@@ -42,6 +43,16 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+results: $(VENV)/.installed-dev
+	@test -n '$(KODAK)' || { echo 'Say where the pictures are: make results KODAK=DIR'; exit 2; }
+	$(BIN)/python scripts/results.py measure '$(KODAK)'
+
+results-table: $(VENV)/.installed-dev
+	$(BIN)/python scripts/results.py table
+
+results-plot: $(VENV)/.installed-dev
+	$(BIN)/python scripts/results.py plot
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
