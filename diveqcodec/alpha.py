@@ -1,8 +1,8 @@
 """The transparency of a tile <-> bytes, without loss.
 
 A constant costs two bytes, a hard mask is coded as bits, soft edges are predicted row by row and
-deflated. It does not know the container around the bytes, nor the colours. FORMAT.md, "ALPH", has
-the layout.
+deflated. Colours that transparency hides are free: an encoder fills them in smoothly. It does not
+know the container around the bytes, nor how colours are coded. FORMAT.md, "ALPH", has the layout.
 """
 
 import zlib
@@ -68,6 +68,58 @@ def unpack_alpha(data: bytes, height: int, width: int) -> Pixels:
             previous = row
         return alpha
     raise DamagedError("damaged: transparency of an unknown kind")
+
+
+def fill_hidden(pixels: Pixels, alpha: Pixels) -> Pixels:
+    """Replace the colours of fully transparent pixels by smooth ones that cost next to nothing.
+
+    Averages of the visible pixels, in squares of doubling size until none is empty, are
+    interpolated back into the holes (pull and push: Gortler et al., The Lumigraph, 1996).
+
+    Args:
+        pixels: `[h, w, C]`.
+        alpha: `[h, w]`.
+
+    Returns:
+        `[h, w, C]`; visible pixels are unchanged, with none visible all are mid-grey.
+    """
+    hidden = alpha == 0
+    if not hidden.any():
+        return pixels
+    if hidden.all():
+        return np.full_like(pixels, 128)
+    filled = _fill(pixels.astype(np.float32), ~hidden).round().astype(np.uint8)
+    return np.where(hidden[..., None], filled, pixels)
+
+
+def _fill(colours: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Colours `[h, w, C]` where `known` `[h, w]`, and smooth ones between them."""
+    if known.all():
+        return colours
+    height, width = known.shape
+    edge = ((0, height % 2), (0, width % 2))
+    weight = np.pad(known, edge).astype(np.float32)[..., None]
+    total = np.pad(colours * known[..., None], (*edge, (0, 0)))
+    count = _sum_squares(weight)
+    coarse = _fill(_sum_squares(total) / np.maximum(count, 1), count[..., 0] > 0)
+    smooth = _double(_double(coarse, 0), 1)[:height, :width]
+    return np.where(known[..., None], colours, smooth)
+
+
+def _sum_squares(grid: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Sums of squares of 2x2: `[2h, 2w, C]` to `[h, w, C]`."""
+    pairs = grid[::2] + grid[1::2]
+    sums: NDArray[np.float32] = pairs[:, ::2] + pairs[:, 1::2]
+    return sums
+
+
+def _double(grid: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Twice as many samples along an axis, linearly interpolated at quarters between the old."""
+    grid = np.moveaxis(grid, axis, 0)
+    padded = np.concatenate([grid[:1], grid, grid[-1:]])
+    halves = (0.75 * grid + 0.25 * padded[:-2], 0.75 * grid + 0.25 * padded[2:])
+    fine = np.stack(halves, axis=1).reshape(-1, *grid.shape[1:])
+    return np.moveaxis(fine, 0, axis)
 
 
 def _deflate(data: bytes) -> bytes:

@@ -1,13 +1,35 @@
+from __future__ import annotations
+
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
 
+if TYPE_CHECKING:
+    from diveqcodec.weights import CodingModel
+
 # Before anything imports torch: one thread is faster for the tiny pictures of the tests. What must
 # not depend on the number of threads says so in a test of its own, with torch.set_num_threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+GOLDEN = Path(__file__).resolve().parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def tiny_model_path() -> Path:
+    """A tiny trained model, which coding can load; what training needs was left out of it."""
+    return GOLDEN / "tiny.safetensors"
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_model_path: Path) -> CodingModel:
+    """The same, loaded. Tests must not change it."""
+    from diveqcodec import weights  # only tests that need torch pay for it
+
+    return weights.load(tiny_model_path)
 
 
 @pytest.fixture

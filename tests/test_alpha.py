@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from diveqcodec.alpha import _deflate, pack_alpha, unpack_alpha
+from diveqcodec.alpha import _deflate, fill_hidden, pack_alpha, unpack_alpha
 from diveqcodec.errors import DamagedError
 
 
@@ -95,3 +95,36 @@ def test_inflation_is_capped():
 def test_damage_is_named(data, message):
     with pytest.raises(DamagedError, match=message):
         unpack_alpha(data, 1, 6)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 6), (7, 1), (5, 9), (33, 64), (100, 71)])
+def test_filling_changes_hidden_pixels_only(size):
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+    alpha = rng.choice(np.array([0, 1, 255], dtype=np.uint8), size)
+    before = pixels.copy()
+    filled = fill_hidden(pixels, alpha)
+    assert filled.shape == pixels.shape
+    assert filled.dtype == np.uint8
+    np.testing.assert_array_equal(filled[alpha > 0], before[alpha > 0])
+    np.testing.assert_array_equal(pixels, before)
+    pixels[alpha == 0] = 77  # what was hidden has no influence
+    np.testing.assert_array_equal(fill_hidden(pixels, alpha), filled)
+
+
+def test_filling_is_smooth_and_stays_among_the_visible_colours():
+    pixels = np.full((64, 80, 1), 9, dtype=np.uint8)
+    alpha = np.zeros((64, 80), dtype=np.uint8)
+    pixels[:, :8], pixels[:, -8:] = 50, 200
+    alpha[:, :8] = alpha[:, -8:] = 255
+    filled = fill_hidden(pixels, alpha)[..., 0].astype(int)
+    assert filled.min() == 50
+    assert filled.max() == 200
+    assert np.abs(np.diff(filled, axis=1)).max() < 40
+    assert np.abs(np.diff(filled, axis=0)).max() <= 1
+
+
+def test_filling_without_anything_visible_or_hidden():
+    pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    assert (fill_hidden(pixels, np.zeros((4, 4), np.uint8)) == 128).all()
+    assert fill_hidden(pixels, np.ones((4, 4), np.uint8)) is pixels

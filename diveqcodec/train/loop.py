@@ -69,6 +69,10 @@ class Trainer:
             self.pictures, self.config.model.channels, self.config.seed
         )
         self.model.set_transform(rows, mean, sigma)
+        c, seed = self.config.model, self.config.seed
+        lam = data.lambdas(c.lambda_min, c.lambda_max, self.config.data.batch, seed, 0)
+        x = data.batch(self.pictures, self.config.data, seed, 0)
+        self.model.set_hyper_scale(x, data.to_device(lam, self.device))
         self._restart_average()
 
     def start_from(self, model: DvqModel, history: list[str]) -> None:

@@ -1,0 +1,210 @@
+"""How long and how much memory compressing takes, as ratios that survive a change of machine.
+
+    python -m scripts.benchmark PICTURE [-m MODEL] [-q QUALITY] [--threads N]
+
+Warm: the picture is compressed and decompressed with the model loaded, and the shares of the float
+networks, the exact prior, the search and the entropy coder are measured. Cold: a whole
+`python -m diveqcodec compress` against `import torch` alone. Large: the picture tiled to 6, 12 and
+24 megapixels, each in a process of its own, time and memory against the 6 megapixel one.
+
+It prints and measures; it knows nothing that the package does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import multiprocessing
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from diveqcodec import entropy, tilecoder, weights
+from diveqcodec.codec import Codec
+from diveqcodec.fixedprior import FixedPrior
+from diveqcodec.image import Picture, load
+from diveqcodec.model import Transforms
+
+MEGAPIXELS = (6, 12, 24)
+REPEATS = 5
+
+
+def main() -> None:
+    """Measure what was asked for and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("-m", "--model", type=Path, help="a weights file; default: the shipped one")
+    parser.add_argument("-q", "--quality", type=float, default=50.0)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--megapixels", type=int, nargs="*", default=MEGAPIXELS)
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    model = options.model or shipped_model()
+    picture = load(options.picture)
+    height, width = picture.pixels.shape[:2]
+    print(f"{options.picture.name}, {width}x{height}, {torch.get_num_threads()} threads")
+    print_warm(Codec(weights.load(model)), picture, options.quality)
+    print_cold(options.picture, model)
+    print_large(options, model)
+
+
+def shipped_model() -> Path:
+    """The newest weights file of the package."""
+    folder = Path(__file__).resolve().parent.parent / "models"
+    files = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
+    if not files:
+        raise SystemExit("no shipped model; give one with -m")
+    return files[-1]
+
+
+def print_warm(codec: Codec, picture: Picture, quality: float) -> None:
+    """Seconds of compressing and decompressing, and where they go."""
+    data = codec.compress(picture, quality)
+    codec.decompress(data)
+    actions: dict[str, Callable[[], object]] = {
+        "compress": lambda: codec.compress(picture, quality),
+        "decompress": lambda: codec.decompress(data),
+    }
+    print(f"{len(data):,} bytes; warm, median of {REPEATS}; shares from a run that is watched")
+    print(f"{'':12}{'seconds':>9}{'networks':>10}{'prior':>8}{'search':>8}{'coder':>8}{'rest':>8}")
+    for name, action in actions.items():
+        seconds = statistics.median(timed(action) for _ in range(REPEATS))
+        total, spent = watched(action)
+        shares = [spent[part] / total for part in ("networks", "prior", "search", "coder")]
+        cells = "".join(f"{share:{10 if not i else 8}.0%}" for i, share in enumerate(shares))
+        print(f"{name:12}{seconds:9.3f}{cells}{1 - sum(shares):8.0%}")
+
+
+def timed(action: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def watched(action: Callable[[], object]) -> tuple[float, dict[str, float]]:
+    """Seconds of a call, and of its parts, less what other parts took inside of them."""
+    targets: list[tuple[Any, str, str]] = [
+        (Transforms, "encode_latent", "networks"),
+        (Transforms, "decode_latent", "networks"),
+        (FixedPrior, "walk", "prior"),
+        (tilecoder, "choose", "search"),
+        (tilecoder, "choose_pair", "search"),
+        (tilecoder.TileCoder, "_pass", "rest"),
+        (entropy.Encoder, "code", "coder"),
+        (entropy.Decoder, "code", "coder"),
+        (entropy.Encoder, "finish", "coder"),
+        (entropy.Decoder, "finish", "coder"),
+    ]
+    spent = dict.fromkeys(("networks", "prior", "search", "coder", "rest"), 0.0)
+    running: list[str] = []
+    last = time.perf_counter()
+
+    def wrap(function: Callable[..., Any], part: str) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            nonlocal last
+            now = time.perf_counter()
+            if running:
+                spent[running[-1]] += now - last
+            running.append(part)
+            last = now
+            result = function(*args, **kwargs)
+            now = time.perf_counter()
+            spent[running.pop()] += now - last
+            last = now
+            return result
+
+        return wrapper
+
+    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in targets]
+    try:
+        for owner, name, part in targets:
+            setattr(owner, name, wrap(getattr(owner, name), part))
+        return timed(action), spent
+    finally:
+        for owner, name, function in originals:
+            setattr(owner, name, function)
+
+
+def print_cold(path: Path, model: Path) -> None:
+    """A whole run of the command line against the import that it cannot avoid."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = str(Path(folder) / "out.dvq")
+        command = [sys.executable, "-m", "diveqcodec", "compress", str(path), "-o", target]
+        commands = {
+            "import torch": [sys.executable, "-c", "import torch"],
+            "diveq compress": [*command, "-f", "-m", str(model)],
+        }
+        seconds = {}
+        for name, arguments in commands.items():
+            runs = [timed(lambda a=arguments: run(a)) for _ in range(3)]  # type: ignore[misc]
+            seconds[name] = min(runs)
+    base = seconds["import torch"]
+    print("\ncold, whole processes, best of 3")
+    for name, value in seconds.items():
+        print(f"{name:16}{value:7.2f} s {value / base:7.2f} times `import torch`")
+
+
+def run(arguments: list[str]) -> None:
+    """Run a command, and stop with its message if it fails."""
+    result = subprocess.run(arguments, capture_output=True, text=True)
+    if result.returncode:
+        raise SystemExit(f"{' '.join(arguments[:4])}: {result.stderr.strip()}")
+
+
+def print_large(options: argparse.Namespace, model: Path) -> None:
+    """Time and peak memory of pictures tiled to megapixels, against the first of them."""
+    print("\nlarge: seconds and peak memory (above that of the loaded model)")
+    print(
+        f"{'MP':>4}{'encode':>9}{'decode':>9}{'ratio':>7}{'MB':>7}{'bytes/pixel':>13}{'ratio':>7}"
+    )
+    first: list[float] = []
+    context = multiprocessing.get_context("spawn")
+    for megapixels in options.megapixels:
+        with context.Pool(1) as pool:  # a fresh process: its peak is this picture's
+            arguments = (options.picture, model, options.quality, megapixels, options.threads)
+            encode, decode, memory, pixels = json.loads(pool.apply(large, arguments))
+        now = [encode + decode, memory]
+        first = first or now
+        print(
+            f"{megapixels:4}{encode:9.2f}{decode:9.2f}{now[0] / first[0]:7.2f}"
+            f"{memory / 1e6:7.0f}{memory / pixels:13.1f}{now[1] / first[1]:7.2f}"
+        )
+
+
+def large(path: Path, model: Path, quality: float, megapixels: int, threads: int | None) -> str:
+    """Compress and decompress a tiled picture: JSON of seconds, seconds, bytes, pixels."""
+    if threads:
+        torch.set_num_threads(threads)
+    codec = Codec(weights.load(model))
+    small = load(path)
+    codec.decompress(codec.compress(small, quality))  # warm: libraries keep what they built
+    height = round((megapixels * 1e6 / 1.5) ** 0.5)
+    width = round(megapixels * 1e6 / height)
+    h, w, _ = small.pixels.shape
+    pixels = np.tile(small.pixels, (-(-height // h), -(-width // w), 1))[:height, :width]
+    picture = Picture(np.ascontiguousarray(pixels), None, None, None, None)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    data = codec.compress(picture, quality)
+    middle = time.perf_counter()
+    codec.decompress(data)
+    end = time.perf_counter()
+    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    return json.dumps([middle - start, end - middle, memory, height * width])
+
+
+if __name__ == "__main__":
+    main()

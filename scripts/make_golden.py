@@ -1,0 +1,107 @@
+"""Makes tests/golden/ again: a tiny trained model, files it wrote, and what they decode to.
+
+    python -m scripts.make_golden
+
+To be run only when the format or the model's structure has changed on purpose: the golden files
+are the promise that a file decodes to the same indices for ever. `--keep-model` writes new files
+with the model that is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from diveqcodec import weights
+from diveqcodec.codec import Codec
+from diveqcodec.image import Picture
+from diveqcodec.weightfile import KEY, TRAINING
+from tests.coders import Recorder, decoded_tiles
+from tests.tiny import TINY, drawn, picture_of, trained
+
+GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"
+STEPS = 300
+
+
+def main() -> None:
+    """Train the model unless it is kept, write the files, and check that all cases occur."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--keep-model", action="store_true")
+    keep: bool = parser.parse_args().keep_model
+    torch.set_num_threads(1)
+    GOLDEN.mkdir(exist_ok=True)
+    path = GOLDEN / "tiny.safetensors"
+    if not keep:
+        make_model(path)
+    codec = Codec(weights.load(path), networks=torch.float32)
+    expected = {}
+    calls = []
+    for name, (picture, quality, effort) in pictures(codec).items():
+        data = codec.compress(picture, quality, effort)
+        (GOLDEN / f"{name}.dvq").write_bytes(data)
+        tiles = decoded_tiles(codec, data)
+        calls += [tile.calls for tile in tiles]
+        expected[name] = {
+            "model": codec.model.model_id.hex(),
+            "bytes": len(data),
+            "indices": [f"{tile.crc:08x}" for tile in tiles],
+            "latent": [digest(tile.latent) for tile in tiles],
+        }
+    check(calls)
+    (GOLDEN / "golden.json").write_text(json.dumps(expected, indent=1) + "\n", "utf-8")
+
+
+def make_model(path: Path) -> None:
+    """Train the tiny model and store what coding needs of it."""
+    model, losses = trained(TINY, STEPS)
+    weights.save(model, path, {"made by": "scripts/make_golden.py", "steps": STEPS})
+    metadata = {KEY: json.dumps(weights.read_info(path), sort_keys=True)}
+    tensors = {k: v for k, v in load_file(path).items() if not k.startswith(TRAINING)}
+    save_file(tensors, path, metadata=metadata)
+    print(f"{path.name}: {path.stat().st_size} bytes, loss {np.mean(losses[-20:]):.3f}")
+
+
+def pictures(codec: Codec) -> dict[str, tuple[Picture, float, int]]:
+    """Pictures with quality and effort: colour, grey, transparency, what no prior expects."""
+    disc = np.hypot(*(np.mgrid[:61, :83] - 35)) < 30
+    noise = np.random.default_rng(1).integers(0, 2, (50, 64, 3), dtype=np.uint8) * np.uint8(255)
+    # Blocks of what the prior believes to be zero: the sign of a late principal component.
+    pattern = codec.model.transforms.analysis.klt.weight[-1].sign().permute(1, 2, 0).numpy()
+    surprise = np.full((90, 90, 3), 127, dtype=np.uint8)
+    for place in (16, 48, 64):
+        surprise[place : place + 16, 32:48] = 127.5 + 127.5 * pattern
+    return {
+        "colour": (picture_of(drawn(97, 130, 100)), 60, 5),
+        "low": (picture_of(drawn(160, 120, 101)), 1, 5),
+        "grey": (picture_of(drawn(47, 33, 102)[..., :1].copy()), 75, 5),
+        "alpha": (picture_of(drawn(61, 83, 103), disc.astype(np.uint8) * np.uint8(255)), 40, 5),
+        "noise": (picture_of(noise), 100, 5),
+        "surprise": (picture_of(surprise), 5, 5),
+        "nearest": (picture_of(drawn(64, 64, 104)), 90, 1),
+        "dot": (picture_of(drawn(1, 1, 105)), 50, 5),
+    }
+
+
+def digest(latent: torch.Tensor) -> str:
+    """First bytes of the SHA-256 of a latent's integers."""
+    return hashlib.sha256(latent.long().numpy().astype("<i8").tobytes()).hexdigest()[:16]
+
+
+def check(calls: list[Recorder]) -> None:
+    """Refuse files that do not exercise the format."""
+    flags = [flag for call in calls for flag in call.flags()]
+    classes = np.unique(np.concatenate([c for call in calls for c in call.classes if len(c)]))
+    escaped = sum(call.escaped() for call in calls)
+    print(f"flags {sum(flags)} of {len(flags)}, {escaped} escaped coordinates, rows {classes}")
+    if not escaped or sum(flags) in (0, len(flags)) or len(classes) < 12:
+        raise SystemExit("the files lack flags, escapes or classes: change the pictures")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""Pictures <-> bytes: every size and mode, tiles without seams, hidden colours, errors."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from diveqcodec import alpha, bitstream
+from diveqcodec.codec import Codec, check_file, fast_dtype, gain_index
+from diveqcodec.errors import ConfigError, DamagedError, FormatError, ModelError
+from diveqcodec.fixedprior import GRID_BITS
+from diveqcodec.image import Picture
+from diveqcodec.weights import CodingModel
+from tests.coders import decoded_tiles
+from tests.tiny import drawn, picture_of
+
+
+@pytest.fixture(scope="module")
+def codec(tiny_model: CodingModel) -> Codec:
+    return Codec(tiny_model, networks=torch.float32)
+
+
+def psnr(a, b) -> float:
+    return float(10 * np.log10(255**2 / np.square(a.astype(float) - b).mean()))
+
+
+SIZES = [(h, w) for h in (1, 2, 3, 15, 16, 17, 20) for w in (1, 2, 5, 16, 19)]
+SIZES += [(1, 331), (257, 1), (97, 101), (64, 128), (31, 33)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_size_comes_back(codec: Codec, size) -> None:
+    pixels = drawn(size[0], size[1], seed=3)
+    restored = codec.decompress(codec.compress(picture_of(pixels), 80))
+    assert restored.pixels.shape == pixels.shape
+    assert restored.pixels.dtype == np.uint8
+    assert restored.alpha is None
+    if min(size) > 1:  # one row can be nearly all noise
+        assert psnr(restored.pixels, pixels) > 17
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("transparent", [False, True])
+@pytest.mark.parametrize("metadata", [False, True])
+def test_every_mode_comes_back(codec: Codec, channels: int, transparent: bool, metadata) -> None:
+    size = (37, 45)
+    pixels = drawn(size[0], size[1], seed=4)[..., :channels].copy()
+    values = np.add.outer(np.arange(37), np.arange(45)).astype(np.uint8) if transparent else None
+    extra = (b"icc" * 50, b"exif", b"xmp") if metadata else (None, None, None)
+    restored = codec.decompress(codec.compress(Picture(pixels, values, *extra), 60))
+    assert restored.pixels.shape == pixels.shape
+    assert (restored.alpha is None) == (values is None)
+    if values is not None and restored.alpha is not None:
+        np.testing.assert_array_equal(restored.alpha, values)
+    assert (restored.icc, restored.exif, restored.xmp) == extra
+
+
+def test_quality_and_size_go_together(codec: Codec) -> None:
+    pixels = drawn(120, 110, seed=5)
+    files = [codec.compress(picture_of(pixels), quality) for quality in (1, 35, 70, 100)]
+    lengths = [len(data) for data in files]
+    assert lengths == sorted(lengths)
+    assert lengths[-1] > 2 * lengths[0]
+    assert psnr(codec.decompress(files[-1]).pixels, pixels) > psnr(
+        codec.decompress(files[0]).pixels, pixels
+    )
+
+
+def test_grey_costs_no_more_than_colour(codec: Codec) -> None:
+    grey = drawn(90, 90, seed=6)[..., :1].copy()
+    as_grey = codec.compress(picture_of(grey), 70)
+    as_colour = codec.compress(picture_of(grey.repeat(3, axis=2)), 70)
+    assert len(as_grey) <= len(as_colour)
+    restored, tinted = codec.decompress(as_grey), codec.decompress(as_colour)
+    assert psnr(restored.pixels, grey) >= psnr(tinted.pixels, grey.repeat(3, axis=2))
+
+
+def test_tiles_leave_no_seams(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pixels and latents of tiles are those of networks that see the whole picture."""
+    monkeypatch.setattr(bitstream, "TILE_SIZE", 128)
+    monkeypatch.setattr(bitstream, "TILE_MIN", 32)
+    height, width = 331, 290
+    picture = picture_of(drawn(height, width, seed=8))
+    data = codec.compress(picture, 60)
+    grid = bitstream.tile_grid(width, height)
+    assert len(grid) == 9
+    gain = gain_index(60)
+    rows, columns = -(-height // 16), -(-width // 16)
+    stitched = torch.empty(rows, columns, codec.model.config.channels)
+    seen = torch.empty_like(stitched)
+    for tile, found in zip(grid, decoded_tiles(codec, data), strict=True):
+        area = slice(tile.y // 16, None), slice(tile.x // 16, None)
+        h, w = found.latent.shape[:2]
+        stitched[area][:h, :w] = found.latent.float() * 2.0**-GRID_BITS
+        window = codec._window(tile, rows, columns)
+        assert window.outer != (0, 0, rows, columns)  # or this test says nothing
+        seen[area][:h, :w] = codec._source(picture, window, gain, 0.0).latent
+    whole = bitstream.Tile(0, 0, width, height)
+    window = codec._window(whole, rows, columns)
+    expected = codec._pixels(stitched, window, gain)[:height, :width]
+    restored = codec.decompress(data).pixels.astype(int)
+    difference = np.abs(restored - expected.round().clamp(0, 255).numpy())
+    assert difference.max() <= 1
+    assert difference.mean() < 1e-3
+    untiled = codec._source(picture, window, gain, 0.0).latent
+    assert float((seen - untiled).abs().max()) < 1e-3 * float(untiled.abs().max())
+
+
+def test_a_narrower_margin_would_leave_seams(
+    tiny_model: CodingModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The margin is needed: with one position less than the reach, latents differ."""
+    codec = Codec(tiny_model, networks=torch.float32)
+    picture = picture_of(drawn(320, 320, seed=9))
+    tile = bitstream.Tile(128, 128, 64, 64)
+    full = codec._source(picture, codec._window(tile, 20, 20), 30000, 0.0).latent
+    monkeypatch.setattr(codec, "_margin", 0)
+    narrow = codec._source(picture, codec._window(tile, 20, 20), 30000, 0.0).latent
+    assert float((full - narrow).abs().max()) > 1e-3
+
+
+def test_pictures_larger_than_a_tile(codec: Codec) -> None:
+    pixels = np.tile(drawn(128, 128, seed=10), (9, 11, 1))[:1100, :1300]
+    data = codec.compress(picture_of(pixels), 30)
+    assert len(bitstream.read(data).tiles) == 2
+    assert codec.decompress(data).pixels.shape == pixels.shape
+
+
+def test_hidden_colours_cost_nothing(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = drawn(100, 140, seed=11)
+    disc = np.hypot(*(np.mgrid[:100, :140] - 50)) < 40
+    values = disc.astype(np.uint8) * 255
+    random = np.random.default_rng(0).integers(0, 256, pixels.shape, np.uint8)
+    noisy = np.where(disc[..., None], pixels, random)
+    data = codec.compress(picture_of(noisy, values), 70)
+    assert data == codec.compress(picture_of(pixels, values), 70)
+    shown = psnr(codec.decompress(data).pixels[disc], pixels[disc])
+    monkeypatch.setattr(alpha, "fill_hidden", lambda colours, _: colours)
+    unfilled = codec.compress(picture_of(noisy, values), 70)
+    assert len(data) < 0.9 * len(unfilled)
+    assert shown > psnr(codec.decompress(unfilled).pixels[disc], pixels[disc])
+
+
+def test_read_only_pixels_are_accepted(codec: Codec) -> None:
+    pixels = drawn(20, 20, seed=12)
+    pixels.flags.writeable = False
+    before = pixels.copy()
+    codec.compress(picture_of(pixels), 50)  # torch would warn, and warnings are errors
+    np.testing.assert_array_equal(pixels, before)
+
+
+@pytest.mark.parametrize("quality", [0, 0.99, 100.5, -3, float("nan")])
+def test_quality_out_of_range(codec: Codec, quality: float) -> None:
+    with pytest.raises(ConfigError, match="quality .*: must be from 1 to 100"):
+        codec.compress(picture_of(drawn(5, 5, 0)), quality)
+
+
+def test_effort_out_of_range(codec: Codec) -> None:
+    with pytest.raises(ConfigError, match="effort 3: use one of 1, 5"):
+        codec.compress(picture_of(drawn(5, 5, 0)), 50, effort=3)
+
+
+def test_gain_index_covers_its_range() -> None:
+    assert gain_index(1) == 0
+    assert gain_index(100) == 65535
+    steps = [gain_index(quality) for quality in range(1, 101)]
+    assert steps == sorted(set(steps))
+
+
+def test_another_models_file_is_refused(codec: Codec, tiny_model: CodingModel) -> None:
+    data = codec.compress(picture_of(drawn(5, 5, 0)), 50)
+    other = Codec(dataclasses.replace(tiny_model, name="other", model_id=b"\1" * 8))
+    with pytest.raises(ModelError, match=f"needs model {tiny_model.model_id.hex()}, not other"):
+        other.decompress(data)
+
+
+def test_a_wrong_checksum_of_indices_is_damage(codec: Codec) -> None:
+    data = codec.compress(picture_of(drawn(40, 40, 0)), 50)
+    file = bitstream.read(data)
+    tile = dataclasses.replace(file.tiles[0], index_crc=file.tiles[0].index_crc ^ 1)
+    with pytest.raises(DamagedError, match="indices of tile 0"):
+        codec.decompress(bitstream.write(dataclasses.replace(file, tiles=(tile,))))
+
+
+def test_parts_add_up(codec: Codec) -> None:
+    picture = picture_of(drawn(150, 140, seed=13))
+    data = codec.compress(picture, 70)
+    parts = codec.parts(data)
+    assert sum(parts.values()) == 8 * len(data)
+    assert set(parts) == {"hyper", "slice 0", "slice 1", "container"}
+    assert 8 * 25 < parts["container"] < 8 * 45
+    assert min(parts.values()) > 0
+
+
+def test_check_file(codec: Codec) -> None:
+    data = codec.compress(picture_of(drawn(7, 9, 0)), 50)
+    assert (check_file(data).width, check_file(data).height) == (9, 7)
+    with pytest.raises(FormatError, match=r"not a \.dvq file"):
+        check_file(b"GIF89a" * 9)
+
+
+def test_fast_dtype_is_one_the_networks_run_in(tiny_model: CodingModel) -> None:
+    assert fast_dtype(torch.device("cuda")) == torch.bfloat16
+    dtype = fast_dtype(torch.device("cpu"))
+    assert dtype in (torch.float32, torch.bfloat16)
+    assert Codec(tiny_model).networks == dtype

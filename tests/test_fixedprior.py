@@ -1,0 +1,253 @@
+"""The exact prior against plain integers, in other orders of summation, and with bad weights."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from diveqcodec.errors import ModelError
+from diveqcodec.fixedprior import FixedPrior, GroupRows
+from diveqcodec.weights import CodingModel
+
+Integers = NDArray[np.int64]
+SIZE = (7, 5)
+ACTIVATION_LIMIT, INPUT_LIMIT, LATENT_LIMIT = 1 << 19, 1 << 17, 1 << 24
+
+
+@pytest.fixture(scope="module")
+def numbers(tiny_model_path):
+    tensors = load_file(tiny_model_path)
+    prefix = "exact.prior."
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+class Reference:
+    """The prior as FORMAT.md describes it: loops over taps in int64, every sum watched."""
+
+    def __init__(self, config, numbers) -> None:
+        self.config = config
+        self.numbers: dict[str, Integers] = {k: v.long().numpy() for k, v in numbers.items()}
+        self.largest = 0
+
+    def shift(self, value: Integers, bits) -> Integers:
+        """Divide by 2^bits, rounding halves to even."""
+        bits = np.broadcast_to(np.asarray(bits, dtype=np.int64), value.shape)
+        self.largest = max(self.largest, int(np.abs(value).max(initial=0)))
+        low = value >> bits
+        twice = 2 * (value - (low << bits))
+        return low + ((twice > 1 << bits) | ((twice == 1 << bits) & (low % 2 == 1)))
+
+    def convolve(self, name: str, grid: Integers, radius: int, odd: bool = False) -> Integers:
+        height, width, channels = grid.shape
+        weight = self.numbers[f"{name}.weight"].reshape(-1, channels)  # rows: output, then tap
+        span = range(-radius, radius + 1)
+        taps = [(i, j) for i in span for j in span if not odd or (i + j) % 2]
+        weight = weight.reshape(-1, len(taps), channels)
+        total = np.zeros((height, width, len(weight)), dtype=np.int64)
+        for tap, (i, j) in enumerate(taps):
+            for y in range(max(0, -i), min(height, height - i)):
+                for x in range(max(0, -j), min(width, width - j)):
+                    total[y, x] += weight[:, tap] @ grid[y + i, x + j]
+        return total
+
+    def features(self, z: Integers) -> Integers:
+        hidden = np.clip(z * 16, -ACTIVATION_LIMIT, ACTIVATION_LIMIT)
+        for name in ("synthesis.first", "synthesis.second", "synthesis.third"):
+            total = self.convolve(name, hidden, 1) + self.numbers[f"{name}.bias"]
+            total = self.shift(total, self.numbers[f"{name}.shift"])
+            hidden = np.clip(total, 0, ACTIVATION_LIMIT)
+            if name != "synthesis.first":
+                doubled = np.zeros(
+                    (2 * len(hidden), 2 * hidden.shape[1], hidden.shape[2] // 4), dtype=np.int64
+                )
+                for i in range(2):
+                    for j in range(2):
+                        doubled[i::2, j::2] = hidden[:, :, 2 * i + j :: 4]
+                hidden = doubled
+        return hidden
+
+    def walk(self, z: Integers, quality_bin: int, size, code) -> Integers:
+        config, n = self.config, self.numbers
+        height, width = size
+        features = self.features(z)[:height, :width]
+        channels = sum(config.slices) * config.group
+        latent = np.zeros((height, width, channels), dtype=np.int64)
+        normal = np.zeros_like(latent)
+        for s, groups in enumerate(config.slices):
+            start, end = config.start(s), config.start(s) + groups * config.group
+            base = self.convolve(f"{s}.hyper", features, 0) + n[f"{s}.quality"][quality_bin]
+            if s:
+                base = base + self.convolve(f"{s}.earlier", normal[:, :, :start], 1)
+            for number in range(2):
+                pre = base
+                if number:
+                    context = self.convolve(
+                        f"{s}.current", normal[:, :, start:end], config.radius(s), odd=True
+                    )
+                    pre = base + context + n[f"{s}.second_pass"]
+                for y in range(height):
+                    for x in range((y + number) % 2, width, 2):
+                        mean, rows = self.head(s, pre[y, x], quality_bin)
+                        coded = np.clip(code(s, y, x, mean, rows), -LATENT_LIMIT, LATENT_LIMIT)
+                        latent[y, x, start:end] = coded
+                        scaled = self.shift(coded * n["normalise"][quality_bin, start:end], 12)
+                        normal[y, x, start:end] = np.clip(scaled, -INPUT_LIMIT, INPUT_LIMIT)
+        return latent
+
+    def head(self, s: int, pre: Integers, quality_bin: int):
+        config, n = self.config, self.numbers
+        groups, d = config.slices[s], config.group
+        start = config.start(s)
+        pre = self.shift(pre, n[f"{s}.pre.shift"])
+        pre = np.clip(pre, -ACTIVATION_LIMIT, ACTIVATION_LIMIT)
+        total = n[f"{s}.hidden.weight"] @ np.maximum(pre, 0) + n[f"{s}.hidden.bias"]
+        hidden = np.clip(self.shift(total, n[f"{s}.hidden.shift"]), 0, ACTIVATION_LIMIT)
+        joined = np.concatenate([hidden, pre[: config.linear]])
+        total = n[f"{s}.out.weight"] @ joined + n[f"{s}.out.bias"]
+        out = np.clip(self.shift(total, n[f"{s}.out.shift"]), -ACTIVATION_LIMIT, ACTIVATION_LIMIT)
+        unit = n["unit"][quality_bin, start : start + groups * d]
+        mean = self.shift(out[: groups * d] * unit, 20)
+        rest = out[groups * d :].reshape(-1, groups)
+        offset = n["offset"][quality_bin, start // d : start // d + groups]
+        size = np.clip(self.shift(rest[0] + offset, 12), 0, config.sizes - 1)
+        shape = np.clip(self.shift(rest[1], 12) + config.shapes // 2, 0, config.shapes - 1)
+        rows = [size * config.shapes + shape]
+        if s < config.coarse_slices:
+            coarse = self.shift(rest[2] + offset - n["coarse_offset"], 12)
+            rows.append(np.clip(coarse, 0, config.sizes - 1))
+        return np.clip(mean, -LATENT_LIMIT, LATENT_LIMIT), rows
+
+
+def errors(s: int, amplitude: int) -> Integers:
+    """What a fake coder adds to the means of slice s at every position of the largest grid."""
+    random = np.random.default_rng((s, amplitude))
+    return random.integers(-amplitude, amplitude + 1, (16, 16, 64))
+
+
+def walked(prior: FixedPrior, size, quality_bin: int, amplitude: int, seed: int = 0):
+    """ŷ, means and rows of a walk that codes `errors`."""
+    seen: dict[tuple[int, int, int], tuple[list[int], list[list[int]]]] = {}
+
+    def code(s, number, places, mean, rows: GroupRows):
+        e = torch.from_numpy(errors(s, amplitude)[: size[0], : size[1], : mean.shape[1]].copy())
+        tables = [rows.fine] + ([] if rows.coarse is None else [rows.coarse])
+        assert bool((rows.skipped == (rows.fine < prior.config.shapes)).all())
+        for i, place in enumerate(places.tolist()):
+            key = (s, place // size[1], place % size[1])
+            seen[key] = (mean[i].long().tolist(), [t[i].tolist() for t in tables])
+        return mean + e.reshape(-1, mean.shape[1])[places].double()
+
+    return prior.walk(hyper(seed, size), quality_bin, size, code), seen
+
+
+def hyper(seed: int, size) -> torch.Tensor:
+    random = np.random.default_rng(seed)
+    shape = (-(-size[0] // 4), -(-size[1] // 4), 8)
+    return torch.from_numpy(random.integers(-2000, 2001, shape)).double()
+
+
+@pytest.mark.parametrize(("quality_bin", "amplitude"), [(0, 100), (3, 2000), (7, 1 << 26)])
+def test_it_computes_what_plain_integers_do(
+    tiny_model: CodingModel, numbers, quality_bin: int, amplitude: int
+) -> None:
+    prior = tiny_model.prior
+    latent, seen = walked(prior, SIZE, quality_bin, amplitude)
+    reference = Reference(prior.config, numbers)
+
+    def code(s, y, x, mean, rows):
+        got_mean, got_rows = seen.pop((s, y, x))
+        assert mean.tolist() == got_mean
+        assert [r.tolist() for r in rows] == got_rows
+        return mean + errors(s, amplitude)[y, x, : len(mean)]
+
+    z = hyper(0, SIZE).long().numpy()
+    expected = reference.walk(z, quality_bin, SIZE, code)
+    assert not seen  # every position was visited by both
+    np.testing.assert_array_equal(latent.long().numpy(), expected)
+    assert reference.largest < 1 << 53
+
+
+def test_rounding_is_to_even() -> None:
+    reference = Reference(None, {})
+    values = np.arange(-40, 41, dtype=np.int64)
+    for bits in range(5):
+        expected = [round(Fraction(int(v), 1 << bits)) for v in values]  # Python: half to even
+        assert reference.shift(values, bits).tolist() == expected
+
+
+def test_all_numbers_are_integers(tiny_model: CodingModel, monkeypatch) -> None:
+    fractions = []
+
+    def watched(self, name, inputs):
+        total = inputs @ self._matrices[name]
+        fractions.append(bool((total != total.round()).any() or (inputs != inputs.round()).any()))
+        return total
+
+    monkeypatch.setattr(FixedPrior, "_sum", watched)
+    latent, _ = walked(tiny_model.prior, SIZE, 4, 500)
+    assert len(fractions) > 8
+    assert not any(fractions)
+    assert torch.equal(latent, latent.round())
+
+
+@pytest.mark.parametrize("order", ["reversed", "shuffled", "in parts"])
+def test_the_order_of_summation_does_not_matter(
+    tiny_model: CodingModel, monkeypatch, order: str
+) -> None:
+    expected, seen = walked(tiny_model.prior, (9, 11), 5, 3000)
+
+    def permuted(self, name, inputs):
+        matrix = self._matrices[name]
+        places = torch.arange(len(matrix)).flip(0)
+        if order == "shuffled":
+            places = torch.randperm(len(matrix), generator=torch.Generator().manual_seed(1))
+        if order == "in parts":
+            total = inputs.new_zeros(len(inputs), matrix.shape[1])
+            for part in places.split(7):
+                total = inputs[:, part] @ matrix[part] + total
+            return total
+        return inputs[:, places].contiguous() @ matrix[places].contiguous()
+
+    monkeypatch.setattr(FixedPrior, "_sum", permuted)
+    latent, seen_now = walked(tiny_model.prior, (9, 11), 5, 3000)
+    assert torch.equal(latent, expected)
+    assert seen == seen_now
+
+
+def test_weights_that_could_leave_the_exact_range_are_refused(
+    tiny_model: CodingModel, numbers
+) -> None:
+    config = tiny_model.prior.config
+    FixedPrior(config, numbers)
+    for name in ("synthesis.second.bias", "0.quality", "1.second_pass", "1.out.bias"):
+        spoiled = {k: v.clone() for k, v in numbers.items()}
+        spoiled[name].view(-1)[-1] = -(1 << 53)
+        with pytest.raises(ModelError, match="would not be exact"):
+            FixedPrior(config, spoiled)
+    for name, product in (("unit", "mean"), ("normalise", "normalise")):
+        spoiled = dict(numbers, **{name: numbers[name] * 0 + (1 << 34)})
+        with pytest.raises(ModelError, match=f"the prior's {product} can leave"):
+            FixedPrior(config, spoiled)
+    huge = {k: v.long() << 30 if k == "1.earlier.weight" else v for k, v in numbers.items()}
+    with pytest.raises(ModelError, match="1.pre can leave"):
+        FixedPrior(config, huge)
+
+
+def test_numbers_that_are_missing_or_misshapen_are_named(tiny_model: CodingModel, numbers) -> None:
+    for name in numbers:
+        rest = {k: v for k, v in numbers.items() if k != name}
+        with pytest.raises(ModelError, match=name.replace(".", r"\.")):
+            FixedPrior(tiny_model.prior.config, rest)
+        more = dict(numbers, **{name: numbers[name][:-1]})
+        with pytest.raises(ModelError, match=name.replace(".", r"\.") + " has shape"):
+            FixedPrior(tiny_model.prior.config, more)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 4), (5, 1), (2, 3), (4, 4), (13, 9)])
+def test_any_size_walks_every_position_once(tiny_model: CodingModel, size) -> None:
+    latent, seen = walked(tiny_model.prior, size, 2, 300)
+    assert latent.shape == (*size, tiny_model.config.channels)
+    assert len(seen) == size[0] * size[1] * len(tiny_model.config.slices)

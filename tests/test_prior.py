@@ -1,0 +1,93 @@
+"""The context model as it is trained: it sees what a decoder will have seen, and nothing else."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from diveqcodec.model import DvqModel
+from diveqcodec.prior import as_grid, as_rows, checkerboard, log_gain_of
+from diveqcodec.quantize.rate_aware import Classes
+from diveqcodec.quantize.search import RATE
+from tests.tiny import TINY
+
+SIZE = (4, 8)
+
+
+@pytest.fixture(scope="module")
+def model() -> DvqModel:
+    """Untrained, but with random output layers, which otherwise start at zero."""
+    torch.manual_seed(0)
+    made = DvqModel(TINY)
+    with torch.no_grad():
+        for net in made.prior.nets:
+            net.out.weight.normal_(0, 0.3)  # type: ignore[union-attr, operator]
+    return made
+
+
+def predictions(model: DvqModel, y: Tensor) -> Tensor:
+    """Means and sizes `[h, w, C + groups]` where every latent is coded without loss."""
+    height, width = SIZE
+    found = torch.full((height * width, 16 + 8), float("nan"))
+    rows = [*checkerboard(1, height, width, y.device)]
+    calls = [(s, part) for s in range(2) for part in rows]
+
+    def quantise(s: int, latent: Tensor, mean: Tensor, classes: Classes) -> Tensor:
+        number, part = calls.pop(0)
+        assert number == s
+        start, groups = TINY.prior().start(s), TINY.slices[s]
+        found[part, start : start + 2 * groups] = mean.detach()
+        sizes = classes.size.detach().view(-1, groups)
+        found[part, 16 + start // 2 : 16 + start // 2 + groups] = sizes
+        return latent
+
+    z_hat = torch.zeros(1, 8, 1, 2)
+    gain = model.log_gain(torch.tensor([0.01]))
+    with torch.no_grad():
+        y_hat = model.prior.walk(y, z_hat, model.sigma, gain, quantise)
+    torch.testing.assert_close(y_hat, y)
+    assert not bool(found.isnan().any())
+    return found.view(height, width, -1)
+
+
+def order(s: int, y: int, x: int) -> tuple[int, int]:
+    """When a slice of a position is coded."""
+    return s, (y + x) % 2
+
+
+@pytest.mark.parametrize("place", [(1, 1), (1, 2), (3, 7)])
+@pytest.mark.parametrize("channel", [0, 3, 4, 15])
+def test_nothing_is_predicted_from_what_comes_later(
+    model: DvqModel, place: tuple[int, int], channel: int
+) -> None:
+    y = torch.randn(1, 16, *SIZE, generator=torch.Generator().manual_seed(1))
+    before = predictions(model, y)
+    y[0, channel, place[0], place[1]] += 2.0
+    changed = (predictions(model, y) - before).abs() > 1e-6
+    when = order(int(channel >= 4), *place)
+    both = (slice(0, 4), slice(16, 18)), (slice(4, 16), slice(18, 24))  # means, sizes of slices
+    for i in range(SIZE[0]):
+        for j in range(SIZE[1]):
+            for s, parts in enumerate(both):
+                if order(s, i, j) <= when:
+                    assert not any(bool(changed[i, j, part].any()) for part in parts)
+    # The last pass of the last slice tells nobody; all others are listened to.
+    assert bool(changed.any()) == (when != (1, 1))
+
+
+def test_rows_and_grids_are_inverse() -> None:
+    grid = torch.randn(2, 5, 3, 4)
+    assert torch.equal(as_grid(as_rows(grid), 2, 3, 4), grid)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 3), (2, 5)])
+def test_the_checkerboard_covers_every_position(size: tuple[int, int]) -> None:
+    first, second = checkerboard(2, *size, torch.device("cpu"))
+    assert sorted([*first.tolist(), *second.tolist()]) == list(range(2 * size[0] * size[1]))
+    for part, parity in ((first, 0), (second, 1)):
+        i, j = (part % (size[0] * size[1])) // size[1], part % size[1]
+        assert bool(((i + j) % 2 == parity).all())
+
+
+def test_gain_of_a_trade_off() -> None:
+    """The design's example: lambda .0067 gives a gain of 2.05."""
+    assert float(torch.tensor(log_gain_of(0.0067, RATE)).exp()) == pytest.approx(2.05, abs=0.01)

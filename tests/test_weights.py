@@ -1,0 +1,130 @@
+"""Weights files: what is stored comes back, the id covers what matters, damage is named."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from diveqcodec import weights
+from diveqcodec.codec import Codec
+from diveqcodec.errors import ModelError
+from diveqcodec.model import DvqModel
+from tests.tiny import TINY, drawn, picture_of, trained
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> tuple[DvqModel, Path, bytes]:
+    model, _ = trained(TINY, 2)
+    path = tmp_path_factory.mktemp("weights") / "fresh.safetensors"
+    return model, path, weights.save(model, path, {"steps": 2})
+
+
+def rewritten(path: Path, target: Path, change) -> Path:
+    """A copy whose tensors and metadata were changed by `change(tensors, info)`."""
+    tensors, info = load_file(path), weights.read_info(path)
+    change(tensors, info)
+    save_file(tensors, target, metadata={"diveq": json.dumps(info)})
+    return target
+
+
+def test_a_saved_model_loads(saved) -> None:
+    _, path, model_id = saved
+    loaded = weights.load(path)
+    assert loaded.model_id == model_id
+    assert loaded.name == "fresh"
+    assert loaded.config == TINY
+    assert loaded.provenance == {"steps": 2}
+    info = weights.read_info(path)
+    assert info["id"] == model_id.hex()
+
+
+def test_training_goes_on_from_what_was_saved(saved) -> None:
+    model, path, model_id = saved
+    again, provenance = weights.load_for_training(path)
+    assert provenance == {"steps": 2}
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], value, atol=2e-3, rtol=2e-3)
+    # The float16 of large tensors is all that was lost: saved again, the networks are the same.
+    second = path.with_name("again.safetensors")
+    weights.save(again, second, {})
+    first = load_file(path)
+    for name, value in load_file(second).items():
+        if name.startswith("networks."):
+            assert torch.equal(value, first[name]), name
+
+
+def test_the_id_covers_networks_and_exact_numbers_only(saved, tmp_path: Path) -> None:
+    _, path, model_id = saved
+
+    def without_training(tensors, info) -> None:
+        for name in [n for n in tensors if n.startswith("training.")]:
+            del tensors[name]
+        info["provenance"] = {"moved": True}
+
+    stripped = rewritten(path, tmp_path / "other name.safetensors", without_training)
+    assert weights.load(stripped).model_id == model_id
+    tensors, info = load_file(path), weights.read_info(path)
+    assert weights.identify(tensors, info["config"]) == model_id
+    for name in [n for n in tensors if not n.startswith("training.")]:
+        changed = dict(tensors)
+        flipped = tensors[name].flatten().view(torch.uint8).clone()
+        flipped[-1] ^= 1
+        changed[name] = flipped.view(tensors[name].dtype).view(tensors[name].shape)
+        assert weights.identify(changed, info["config"]) != model_id, name
+    assert weights.identify(tensors, {**info["config"], "blocks": 7}) != model_id
+
+
+def test_damage_is_named(saved, tmp_path: Path) -> None:
+    _, path, _ = saved
+    target = tmp_path / "x.safetensors"
+
+    def flip(tensors, info) -> None:
+        tensors["exact.fine.codewords"][3, 1] += 1
+
+    with pytest.raises(ModelError, match="x.safetensors: damaged: its tensors do not match"):
+        weights.load(rewritten(path, target, flip))
+
+    def newer(tensors, info) -> None:
+        info["version"] = 9
+
+    with pytest.raises(ModelError, match="weights of version 9; this program reads 1"):
+        weights.load(rewritten(path, target, newer))
+
+    def odd(tensors, info) -> None:
+        info["config"]["blockz"] = 1
+
+    with pytest.raises(ModelError, match="did you mean blocks"):
+        weights.load(rewritten(path, target, odd))
+    target.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(ModelError, match="x.safetensors: not a weights file"):
+        weights.load(target)
+    save_file({"a": torch.zeros(1)}, target)
+    with pytest.raises(ModelError, match="not weights of diveq; `diveq export` makes them"):
+        weights.load(target)
+    with pytest.raises(ModelError, match="nowhere.safetensors: no such file"):
+        weights.load(tmp_path / "nowhere.safetensors")
+    with pytest.raises(ModelError, match="weights not written"):
+        weights.save(saved[0], tmp_path / "no" / "folder.safetensors", {})
+
+
+@pytest.mark.parametrize(
+    "name", ["exact.hyper.classes", "exact.fine.basis", "exact.prior.unit", "networks.sigma"]
+)
+def test_missing_tensors_are_refused_even_with_a_fitting_id(saved, tmp_path: Path, name) -> None:
+    _, path, _ = saved
+
+    def drop(tensors, info) -> None:
+        del tensors[name]
+        info["id"] = weights.identify(tensors, info["config"]).hex()
+
+    with pytest.raises(ModelError):
+        weights.load(rewritten(path, tmp_path / "x.safetensors", drop))
+
+
+def test_two_loads_write_the_same_bytes(saved) -> None:
+    _, path, _ = saved
+    picture = picture_of(drawn(50, 60, 1))
+    first, second = (Codec(weights.load(path)) for _ in range(2))
+    assert first.compress(picture, 50) == second.compress(picture, 50)
