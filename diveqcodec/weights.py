@@ -102,6 +102,7 @@ def save(model: DvqModel, path: Path, provenance: dict[str, Any]) -> bytes:
     info = {"version": VERSION, "id": model_id.hex(), "config": config, "provenance": provenance}
     try:
         save_file(tensors, path, metadata={KEY: json.dumps(info, sort_keys=True)})
+        path.chmod(0o644)  # safetensors keeps its files to their owner
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path}: weights not written ({error})") from error
     return model_id

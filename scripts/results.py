@@ -23,6 +23,7 @@ from diveqcodec.codec import Codec
 from diveqcodec.evaluate.anchors import ANCHORS, anchor
 from diveqcodec.evaluate.bdrate import bd_rate
 from diveqcodec.evaluate.curves import Curve, published_curves, read_curve
+from diveqcodec.evaluate.ours import Measured
 from diveqcodec.evaluate.plot import PlotOptions, plot_curves
 from diveqcodec.evaluate.report import results_json
 from diveqcodec.evaluate.run import ImageCodec, Row, evaluate
@@ -43,7 +44,8 @@ def measure(folder: Path, names: Sequence[str]) -> None:
     for name in names:
         codec: ImageCodec
         if name == OURS:
-            codec = _Plain(Codec(zoo.load()))
+            codec = Measured(Codec(zoo.load()))
+            codec.name = OURS
             qualities: Sequence[float] = QUALITIES
         else:
             codec = anchor(name)
@@ -51,17 +53,6 @@ def measure(folder: Path, names: Sequence[str]) -> None:
         with tempfile.TemporaryDirectory() as workdir:
             results = evaluate(codec, files, qualities, Path(workdir), _show)
         (RESULTS / f"{name}.json").write_text(results_json(results), "utf-8")
-
-
-class _Plain:
-    """Our codec without the breakdown by part, which would decode every file twice."""
-
-    suffix = ".dvq"
-
-    def __init__(self, codec: Codec) -> None:
-        self.name = OURS
-        self.description = f"model {codec.name}, id {codec.model.model_id.hex()}"
-        self.compress, self.decompress = codec.compress, codec.decompress
 
 
 def table() -> None:

@@ -27,8 +27,9 @@ def test_results_as_table_json_csv_plot_and_pictures() -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("scipy")
     files = ("-o", "r.json", "--csv", "r.csv", "--plot", "r.png", "--save-images", "decoded")
-    result = diveq("eval", "set", "-q", "20,60,90", "--anchor", "jpeg", *files)
+    result = diveq("eval", "set", "-q", "20,60,90", "--anchor", "jpeg", "--parts", *files)
     assert result.exit_code == 0, result.output
+    assert "hyper bpp" in result.stdout
     assert "diveq-1: 2 pictures" in result.stdout
     assert "jpeg: 2 pictures" in result.stdout
     assert "BD-rate" in result.stdout
@@ -62,12 +63,51 @@ def test_one_picture_needs_no_folder() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("-q", "20,high"), ("-q", "0"), ("--anchor", "jxl"), ("--plot", "r.gif"), ("-m", "nonsuch")],
+    [
+        ("-q", "20,high"),
+        ("-q", "0"),
+        ("--anchor", "jxl"),
+        ("--plot", "r.gif"),
+        ("--range", "9,2"),
+        ("-m", "nonsuch"),
+    ],
 )
 def test_wrong_usage_is_seen_before_any_work(arguments: tuple[str, ...]) -> None:
     result = diveq("eval", "set", *arguments)
     assert result.exit_code == 2
     assert arguments[-1] in errors(result)[0]
+
+
+def test_published_curves_and_files_are_anchors_too() -> None:
+    pytest.importorskip("scipy")
+    first = diveq("eval", "set/a.png", "-q", "20,60,90", "-o", "r.json")
+    assert first.exit_code == 0
+    assert json.loads(Path("r.json").read_text())["rows"][0]["parts"] == {}
+    result = diveq(
+        "eval",
+        "set/a.png",
+        "-q",
+        "20,60,90",
+        "--curve",
+        "vtm",
+        "--curve",
+        "r.json",
+        "--range",
+        "1,2",
+    )
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert any(line.startswith("vtm ") and "1" in line and "2" in line for line in lines)
+    assert any(line.startswith("diveq-1 ") for line in lines)
+    itself = diveq("eval", "set/a.png", "-q", "20,60,90", "--curve", "r.json")
+    assert "+0.0 %" in itself.stdout.replace("-0.0 %", "+0.0 %")
+
+
+def test_unknown_curve_names_the_known_ones() -> None:
+    result = diveq("eval", "set/a.png", "-q", "50", "--curve", "vtn")
+    assert result.exit_code == 1
+    assert errors(result)[0].startswith("Error: vtn: no such file or curve; there are: ")
+    assert "vtm" in errors(result)[0]
 
 
 def test_missing_and_empty_data() -> None:

@@ -22,10 +22,8 @@ from diveqcodec.cli.options import (
 from diveqcodec.errors import DiveqError
 
 if TYPE_CHECKING:
-    from diveqcodec.codec import Codec
     from diveqcodec.evaluate.curves import Curve
     from diveqcodec.evaluate.run import ImageCodec, Results, Row
-    from diveqcodec.image import Picture
 
 ANCHORS = ("jpeg", "jpeg2000", "webp", "avif")  # as diveqcodec.evaluate.anchors has them
 QUALITIES = "5,20,35,50,65,80,95"
@@ -42,26 +40,6 @@ class _Outputs:
     images: Path | None
 
 
-class _Measured:
-    """The project's codec as `diveqcodec.evaluate.run` wants it: with suffix and description."""
-
-    suffix = ".dvq"
-
-    def __init__(self, codec: Codec) -> None:
-        self._codec = codec
-        self.name = codec.name
-        self.description = f"diveq, model {codec.model.model_id.hex()}, {codec.device}"
-
-    def compress(self, picture: Picture, quality: float) -> bytes:
-        return self._codec.compress(picture, quality)
-
-    def decompress(self, data: bytes) -> Picture:
-        return self._codec.decompress(data)
-
-    def parts(self, data: bytes) -> dict[str, int]:
-        return self._codec.parts(data)
-
-
 def _parse_qualities(
     _context: click.Context, _option: click.Parameter, value: str
 ) -> tuple[float, ...]:
@@ -72,6 +50,20 @@ def _parse_qualities(
     if not all(1 <= quality <= 100 for quality in qualities):
         raise click.BadParameter(f"{value!r}: qualities are from 1 to 100")
     return qualities
+
+
+def _parse_range(
+    _context: click.Context, _option: click.Parameter, value: str | None
+) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    try:
+        low, high = (float(part) for part in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not two numbers such as 28.5,38.5") from error
+    if not low < high:
+        raise click.BadParameter(f"{value!r}: the lower end comes first")
+    return low, high
 
 
 def _check_plot(
@@ -102,6 +94,22 @@ def _check_plot(
     help="Measure this codec too, and give BD-rates; may be repeated.",
 )
 @click.option(
+    "--curve",
+    "curves",
+    metavar="FILE|NAME",
+    multiple=True,
+    help="A curve to compare with: a result file in CompressAI's layout, or one of the published "
+    "curves on Kodak that come along (jpeg, webp, bpg, vtm, ...); may be repeated.",
+)
+@click.option(
+    "--range",
+    "bd_range",
+    metavar="LOW,HIGH",
+    callback=_parse_range,
+    help="Range of PSNR in dB for the BD-rates; without it, all that two curves share.",
+)
+@click.option("--parts", is_flag=True, help="Also say what the bits are spent on.")
+@click.option(
     "-o",
     "--output",
     metavar="FILE.json",
@@ -130,6 +138,9 @@ def command(
     qualities: tuple[float, ...],
     model: str | None,
     anchors: tuple[str, ...],
+    curves: tuple[str, ...],
+    bd_range: tuple[float, float] | None,
+    parts: bool,
     output: Path | None,
     csv: Path | None,
     plot: Path | None,
@@ -146,13 +157,15 @@ def command(
     entry = find_model(model)
     files = _pictures(session, dataset)
     from diveqcodec.evaluate.anchors import anchor
+    from diveqcodec.evaluate.ours import Measured, MeasuredByPart
 
+    known = [_curve(name) for name in dict.fromkeys(curves)]
     others = [anchor(name) for name in dict.fromkeys(anchors)]
-    ours = _Measured(session.codec(entry))
+    ours = (MeasuredByPart if parts else Measured)(session.codec(entry))
     results = [_measure(session, ours, files, qualities, outputs.images)]
     results += [_measure(session, other, files, other.qualities, None) for other in others]
-    _print(session, results)
-    _write(results, outputs)
+    _print(session, results, known, bd_range)
+    _write(results, known, outputs)
 
 
 def _measure(
@@ -175,7 +188,12 @@ def _measure(
         return evaluate(codec, files, qualities, Path(workdir), progress, save_images=images)
 
 
-def _print(session: Session, results: list[Results]) -> None:
+def _print(
+    session: Session,
+    results: list[Results],
+    known: list[Curve],
+    bd_range: tuple[float, float] | None,
+) -> None:
     from diveqcodec.evaluate.report import bd_table, results_table
 
     blocks = []
@@ -184,12 +202,28 @@ def _print(session: Session, results: list[Results]) -> None:
         noun = "picture" if pictures == 1 else "pictures"
         blocks.append(f"{one.name}: {pictures} {noun}\n{results_table(one)}")
     tested, *anchors = (one.curve() for one in results)
-    if anchors:
-        blocks.append(bd_table(tested, anchors, None))
+    if anchors or known:
+        blocks.append(bd_table(tested, anchors + known, bd_range))
     session.console.result("\n\n".join(blocks))
 
 
-def _write(results: list[Results], outputs: _Outputs) -> None:
+def _curve(name: str) -> Curve:
+    """A published curve by its name, or a file's.
+
+    Raises:
+        DiveqError: neither.
+    """
+    from diveqcodec.evaluate.curves import published_curves, read_curve
+
+    published = published_curves()
+    if name in published:
+        return published[name]
+    if not Path(name).exists():
+        raise DiveqError(f"{name}: no such file or curve; there are: {', '.join(published)}")
+    return read_curve(Path(name))
+
+
+def _write(results: list[Results], known: list[Curve], outputs: _Outputs) -> None:
     from diveqcodec.evaluate.report import results_csv, results_json
 
     if outputs.json is not None:
@@ -199,7 +233,7 @@ def _write(results: list[Results], outputs: _Outputs) -> None:
     if outputs.csv is not None:
         write_atomic(outputs.csv, _joined([results_csv(one) for one in results]).encode())
     if outputs.plot is not None:
-        _plot([one.curve() for one in results], outputs.plot)
+        _plot([*(one.curve() for one in results), *known], outputs.plot)
 
 
 def _joined(tables: list[str]) -> str:
