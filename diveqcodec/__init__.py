@@ -15,16 +15,11 @@ from diveqcodec.errors import DiveqError
 if TYPE_CHECKING:
     from diveqcodec.codec import Codec
 
-__all__ = ["Codec", "DiveqError", "__version__", "register_pillow"]
+__all__ = ["Codec", "DiveqError", "__version__"]
 
 __version__: str  # loads lazily too
 
 _HOMES = {"Codec": "diveqcodec.codec"}  # lazy name -> the module it lives in
-
-
-def register_pillow() -> None:
-    """Lets `PIL.Image.open` and `Image.save` handle `.dvq` files, as `import diveqcodec.pillow`."""
-    importlib.import_module("diveqcodec.pillow")
 
 
 def __getattr__(name: str) -> object:

@@ -64,9 +64,8 @@ def _table(report: Report) -> str:
 
 def _row(check: Check) -> str:
     bits = check.fixed_bpp - check.float_bpp
-    quality = 1 + 99 * check.position
     return (
-        f"quality {quality:4.1f}   {check.float_bpp:.4f} bpp {check.float_psnr:6.3f} dB   "
+        f"quality {check.quality:g}   {check.float_bpp:.4f} bpp {check.float_psnr:6.3f} dB   "
         f"{check.fixed_bpp:.4f} bpp {check.fixed_psnr:6.3f} dB   "
         f"{bits / max(check.float_bpp, 1e-9):+.2%} bits "
         f"{check.fixed_psnr - check.float_psnr:+.3f} dB"

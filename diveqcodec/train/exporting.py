@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diveqcodec import weights
-from diveqcodec.codec import Codec
+from diveqcodec.codec import Codec, gain_index
 from diveqcodec.config import from_dict
 from diveqcodec.errors import ConfigError, ModelError, TrainingError
 from diveqcodec.image import Picture
@@ -27,18 +27,18 @@ from diveqcodec.tilecoder import Tally
 from diveqcodec.train import checkpoint, data
 from diveqcodec.train.config import TrainConfig
 
-_QUALITIES = (0.2, 0.5, 0.8)  # positions between the smallest and the largest rate
+_QUALITIES = (20, 50, 80)
 _SIDE = 512  # pixels: the check codes centre crops of at most this
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Float model against exported integers: means over pictures, at a quality position in [0, 1].
+    """Float model against exported integers: means over pictures, at a quality from 1 to 100.
 
     Bits are ideal code lengths a pixel, container left out; PSNR in dB between 8-bit pictures.
     """
 
-    position: float
+    quality: float
     float_bpp: float
     fixed_bpp: float
     float_psnr: float
@@ -84,21 +84,24 @@ def export(
     except OSError as error:
         raise ModelError(f"{target}: weights not written ({error})") from error
     temporary = target.with_name(target.name + ".tmp")
+    origin = provenance(info, licence)
+    checks: tuple[Check, ...] = ()
+    count = 0
     try:
-        weights.save(model, temporary, provenance(info, licence))
+        weights.save(model, temporary, origin)
+        coding = weights.load(temporary)  # proves that it reads back
+        if check is not None and pictures is not None:
+            crops = [_crop(tensor) for tensor in pictures.tensors[:limit]]
+            count = len(crops)
+            codec = Codec(coding, networks=torch.float32)
+            checks = tuple(compare(model, codec, crops, quality) for quality in _QUALITIES)
+            origin["measured"] = _measured(checks, f"{count} centre crops of {check.name}")
+            weights.save(model, temporary, origin)  # the id does not cover the provenance
         temporary.replace(target)
     except OSError as error:
         raise ModelError(f"{target}: weights not written ({error})") from error
     finally:
         temporary.unlink(missing_ok=True)
-    coding = weights.load(target)  # proves that it reads back
-    checks: tuple[Check, ...] = ()
-    count = 0
-    if pictures is not None:
-        crops = [_crop(tensor) for tensor in pictures.tensors[:limit]]
-        count = len(crops)
-        codec = Codec(coding, networks=torch.float32)
-        checks = tuple(compare(model, codec, crops, position) for position in _QUALITIES)
     return Report(target, coding.model_id, int(info["step"]), count, checks)
 
 
@@ -131,9 +134,15 @@ def provenance(info: dict[str, Any], licence: str) -> dict[str, Any]:
     }
 
 
-def compare(model: DvqModel, codec: Codec, crops: list[Tensor], position: float) -> Check:
+def _measured(checks: tuple[Check, ...], what: str) -> str:
+    """The checks in a sentence, for `diveq models`."""
+    figures = (f"q{c.quality:g} {c.fixed_bpp:.3f} bpp {c.fixed_psnr:.2f} dB" for c in checks)
+    return f"{', '.join(figures)} ({what})"
+
+
+def compare(model: DvqModel, codec: Codec, crops: list[Tensor], quality: float) -> Check:
     """Code uint8 crops `[3, H, W]`, sides multiples of 64, with the float and the exact model."""
-    gain = round(position * GAIN_STEPS)
+    gain = gain_index(quality)
     low, high = model.config.log_gain_range()
     log_gain = low + (high - low) * gain / GAIN_STEPS
     lam = math.exp(2 * log_gain) * 12 / (255.0**2 * RATE)  # the inverse of DvqModel.log_gain
@@ -156,7 +165,7 @@ def compare(model: DvqModel, codec: Codec, crops: list[Tensor], position: float)
                 _psnr(exact, original),
             )
         )
-    return Check(position, *(float(np.mean(column)) for column in zip(*rows, strict=True)))
+    return Check(quality, *(float(np.mean(column)) for column in zip(*rows, strict=True)))
 
 
 def _crop(pixels: Tensor) -> Tensor:
