@@ -20,7 +20,7 @@ from torch import Tensor
 
 from diveqcodec import alpha, bitstream
 from diveqcodec.entropy import Decoder, Encoder
-from diveqcodec.errors import ConfigError, FormatError, ModelError
+from diveqcodec.errors import ConfigError, ModelError
 from diveqcodec.fixedprior import GRID_BITS
 from diveqcodec.image import Picture
 from diveqcodec.model import GAIN_STEPS, HYPER_STRIDE, STRIDE, pad_to
@@ -68,8 +68,10 @@ class Codec:
         self.model = model
         self.device = device or torch.device("cpu")
         self.networks = networks or fast_dtype(self.device)
-        blocks = model.config.blocks
-        reach = 8 * (2 + 2 * blocks) + STRIDE * (2 * blocks + 1)  # receptive field, one side
+        config = model.config
+        # Receptive field to one side: stacks at strides 8 and 16, and the filter at stride 2.
+        reach = 8 * (2 + 2 * config.blocks) + STRIDE * (2 * config.blocks + 1)
+        reach += 2 * (2 + 2 * config.filter_blocks)
         self._margin = -(-reach // STRIDE)
 
     @property
@@ -206,10 +208,9 @@ class Codec:
         top, left = tile.y // STRIDE, tile.x // STRIDE
         height, width = -(-tile.height // STRIDE), -(-tile.width // STRIDE)
         margin = self._margin
-        # Windows start at even positions, where the stride-2 convolutions of the whole picture do.
         outer = (
-            max(0, (top - margin) // 2 * 2),
-            max(0, (left - margin) // 2 * 2),
+            max(0, top - margin),
+            max(0, left - margin),
             min(rows, top + height + margin),
             min(columns, left + width + margin),
         )
@@ -271,20 +272,10 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the hardware multiplies it fast, else float32."""
     if device.type == "cuda":
         return torch.bfloat16
-    supported = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if device.type == "cpu" and supported else torch.float32
-
-
-def check_file(data: bytes) -> bitstream.Header:
-    """The header of a file, whatever its model.
-
-    Raises:
-        FormatError: not a `.dvq` file.
-    """
-    try:
-        return bitstream.read_header(data)
-    except ValueError as error:
-        raise FormatError(str(error)) from error
+    # Not public: a torch without these questions gets float32, which is only slower.
+    features = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    is_fast = any(getattr(torch.cpu, feature, bool)() for feature in features)
+    return torch.bfloat16 if device.type == "cpu" and is_fast else torch.float32
 
 
 def _bytes(colours: Tensor) -> NDArray[np.uint8]:

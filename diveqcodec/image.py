@@ -48,6 +48,8 @@ _DESCRIPTIVE: Final = (
     ExifTags.Base.Copyright,
 )
 _TIFF_XMP: Final = 700
+# What Pillow and `_without_orientation` raise on a block that is none.
+_EXIF_ERRORS: Final = (SyntaxError, ValueError, KeyError, TypeError, struct.error, OSError)
 _XMP_ORIENTATION: Final = re.compile(
     rb"""\s*(tiff:Orientation\s*=\s*("[^"]*"|'[^']*')"""
     rb"""|<tiff:Orientation>[^<]*</tiff:Orientation>)"""
@@ -178,11 +180,16 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> Picture:
     image.load()
     icc = _as_bytes(image.info.get("icc_profile"))
     xmp = _XMP_ORIENTATION.sub(b"", _as_bytes(image.info.get("xmp")) or b"") or None
+    exif, is_exif_readable = None, True
     try:
         exif = _stored_exif(image)  # of the file's own image: the upright copy has none for TIFF
-        image = ImageOps.exif_transpose(image)
-    except (SyntaxError, ValueError, KeyError, TypeError, struct.error, OSError):
-        exif = None
+    except _EXIF_ERRORS:
+        is_exif_readable = False
+    try:
+        image = ImageOps.exif_transpose(image)  # a block cut short may still say what is up
+    except _EXIF_ERRORS:
+        exif, is_exif_readable = None, False
+    if not is_exif_readable:
         notices.append("unreadable EXIF data left out")
     pixels, alpha = _to_pixels(image, icc, name, notices)
     if icc is not None:
@@ -327,7 +334,11 @@ def _metadata_options(picture: Picture, format: Format) -> tuple[dict[str, Any],
     if icc and (format == "ppm" or (format == "webp" and icc[16:20] == b"GRAY")):
         lost.append("ICC profile")  # WebP has no grey pictures
         icc = None
-    if exif and (format == "ppm" or (format == "jpeg" and len(exif) > _JPEG_SEGMENT)):
+    if exif and (
+        format == "ppm"
+        or (format == "jpeg" and len(exif) > _JPEG_SEGMENT)
+        or (format == "tiff" and not _is_readable(exif))
+    ):
         lost.append("EXIF data")
         exif = None
     if xmp and (format == "ppm" or (format == "jpeg" and len(xmp) > _JPEG_SEGMENT)):
@@ -346,6 +357,17 @@ def _metadata_options(picture: Picture, format: Format) -> tuple[dict[str, Any],
     elif xmp:
         options["xmp"] = xmp
     return options, tuple(f"{format} cannot hold the {what}" for what in lost)
+
+
+def _is_readable(exif: bytes) -> bool:
+    """Whether Pillow can read a block, which it must to write it as a part of a TIFF file."""
+    block = Image.Exif()
+    try:
+        block.load(_EXIF_PREFIX + exif)
+        block.tobytes()
+    except _EXIF_ERRORS:
+        return False
+    return True
 
 
 def _as_bytes(value: object) -> bytes | None:

@@ -62,6 +62,8 @@ class ModelConfig:
     width8: int = 128  # of the networks at stride 8
     width16: int = 256  # and at stride 16
     blocks: int = 2  # residual blocks at each
+    filter_width: int = 32  # of the filter of decoded pixels, at half resolution
+    filter_blocks: int = 2
     hyper_channels: int = 64
     hyper_width: int = 128
     hyper_codebook: int = 256
@@ -148,7 +150,9 @@ class Transforms(nn.Module):
         super().__init__()
         self.config = c = config
         self.analysis = Analysis(c.channels, c.width8, c.width16, c.blocks)
-        self.synthesis = Synthesis(c.channels, c.width8, c.width16, c.blocks)
+        self.synthesis = Synthesis(
+            c.channels, c.width8, c.width16, c.blocks, c.filter_width, c.filter_blocks
+        )
         self.hyper_analysis = HyperAnalysis(c.channels, c.hyper_width, c.hyper_channels)
         self.register_buffer("sigma", torch.ones(c.channels))
         self.sigma: Tensor
@@ -205,20 +209,6 @@ class DvqModel(Transforms):
             self.synthesis.klt.weight.copy_(rows)
             bias_of(self.synthesis.klt).copy_(mean)
             self.sigma.copy_(sigma)
-
-    @torch.no_grad()
-    def set_hyper_scale(self, x: Tensor, lam: Tensor) -> None:
-        """Scale the hyper latent of pictures `x` at trade-offs `lam` to `HYPER_SIGMA` cells.
-
-        With untrained weights it is a fraction of a cell: every group would be the null codeword,
-        its rate zero, and the hyper latent dead before it has carried anything.
-        """
-        log_gain = self.log_gain(lam)
-        last = self.hyper_analysis.third
-        z = self.hyper_analysis(self.encode_latent(x, log_gain), self.position(log_gain))
-        factor = HYPER_SIGMA / z.std((0, 2, 3)).clamp_min(1e-4)
-        last.weight.mul_(factor[:, None, None, None])
-        bias_of(last).sub_(z.mean((0, 2, 3))).mul_(factor)
 
     def log_gain(self, lam: Tensor) -> Tensor:
         """Natural log of the gain of trade-offs `lam` `[B]`."""

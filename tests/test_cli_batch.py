@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,8 @@ def test_one_input_and_o() -> None:
         (["a.png", "b.png"], "-", "-o - takes one input; name a folder with -o for several"),
         (["d"], "-", "-o - takes one input; name a folder with -o for several"),
         (["a.png", "-"], None, "- (standard input) cannot be combined with other inputs"),
+        (["a.png", ""], None, "an input is an empty name; give a file, a folder, or -"),
+        ([""], "new", "an input is an empty name; give a file, a folder, or -"),
         (
             ["a.png", "a.jpg"],
             None,
@@ -92,6 +95,16 @@ def test_plans_that_make_no_sense(inputs: list[str], output: str | None, message
     with pytest.raises(Misuse) as caught:
         targets(inputs, output)
     assert caught.value.message == message
+
+
+def test_warnings_are_said_with_v_only(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = warnings.showwarning
+    for verbosity, said in ((0, ""), (1, "corrupt data\n")):
+        with Console(verbosity=verbosity).listening(), warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("corrupt\n  data", UserWarning, stacklevel=1)
+        assert capsys.readouterr().err == said
+    assert warnings.showwarning is shown
 
 
 def test_wrong_usage_is_one_line_before_any_work() -> None:

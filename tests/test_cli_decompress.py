@@ -52,6 +52,16 @@ def test_formats(format_: image.Format) -> None:
     assert np.abs(difference).mean() < (6 if format_ == "jpeg" else 1e-9)
 
 
+def test_folders_may_have_dots_in_their_names() -> None:
+    Path("two.dvq").write_bytes(Path("photo.dvq").read_bytes())
+    assert diveq("decompress", "photo.dvq", "-o", "v1.0/").exit_code == 0
+    assert opened("v1.0/photo.png").format == "PNG"
+    assert diveq("decompress", "photo.dvq", "two.dvq", "-o", "v1.1").exit_code == 0
+    assert diveq("decompress", ".", "-o", "v1.2").exit_code == 0
+    assert sorted(path.name for path in Path("v1.1").iterdir()) == ["photo.png", "two.png"]
+    assert sorted(path.name for path in Path("v1.2").iterdir()) == ["photo.png", "two.png"]
+
+
 def test_format_wins_over_suffix_and_an_unknown_suffix_needs_it() -> None:
     assert diveq("decompress", "photo.dvq", "-o", "x.jpg", "--format", "png").exit_code == 0
     assert opened("x.jpg").format == "PNG"

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from diveqcodec import alpha, bitstream
-from diveqcodec.codec import Codec, check_file, fast_dtype, gain_index
-from diveqcodec.errors import ConfigError, DamagedError, FormatError, ModelError
+from diveqcodec.codec import Codec, fast_dtype, gain_index
+from diveqcodec.errors import ConfigError, DamagedError, ModelError
 from diveqcodec.fixedprior import GRID_BITS
 from diveqcodec.image import Picture
 from diveqcodec.weights import CodingModel
@@ -183,6 +183,13 @@ def test_a_wrong_checksum_of_indices_is_damage(codec: Codec) -> None:
         codec.decompress(bitstream.write(dataclasses.replace(file, tiles=(tile,))))
 
 
+def test_a_payload_that_goes_on_after_its_symbols_is_damage(codec: Codec) -> None:
+    file = bitstream.read(codec.compress(picture_of(drawn(40, 40, 0)), 50))
+    tile = dataclasses.replace(file.tiles[0], payload=file.tiles[0].payload + b"\0")
+    with pytest.raises(DamagedError, match="does not end with its last symbol"):
+        codec.decompress(bitstream.write(dataclasses.replace(file, tiles=(tile,))))
+
+
 def test_parts_add_up(codec: Codec) -> None:
     picture = picture_of(drawn(150, 140, seed=13))
     data = codec.compress(picture, 70)
@@ -191,13 +198,6 @@ def test_parts_add_up(codec: Codec) -> None:
     assert set(parts) == {"hyper", "slice 0", "slice 1", "container"}
     assert 8 * 25 < parts["container"] < 8 * 45
     assert min(parts.values()) > 0
-
-
-def test_check_file(codec: Codec) -> None:
-    data = codec.compress(picture_of(drawn(7, 9, 0)), 50)
-    assert (check_file(data).width, check_file(data).height) == (9, 7)
-    with pytest.raises(FormatError, match=r"not a \.dvq file"):
-        check_file(b"GIF89a" * 9)
 
 
 def test_fast_dtype_is_one_the_networks_run_in(tiny_model: CodingModel) -> None:

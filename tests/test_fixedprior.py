@@ -149,11 +149,48 @@ def hyper(seed: int, size) -> torch.Tensor:
     return torch.from_numpy(random.integers(-2000, 2001, shape)).double()
 
 
+def blunt(numbers, seed: int):
+    """Other numbers of the same shapes, under which halves and limits are met everywhere."""
+    random = np.random.default_rng(seed)
+
+    def drawn(name: str, value: torch.Tensor) -> torch.Tensor:
+        low, high, factor = -3, 3, 1
+        if name.endswith(".shift"):
+            low, high = 1, 2
+        elif name == "unit":
+            low, high, factor = 0, 100, 1 << 19
+        elif name == "normalise":
+            low, high, factor = 0, 100, 1 << 11
+        elif name.endswith("offset"):
+            low, high, factor = 0, 40, 1 << 11
+        elif "out.weight" in name:
+            low, high = -1, 1
+        chosen = random.integers(low, high + 1, value.shape) * factor
+        return torch.from_numpy(chosen).to(value.dtype if factor == 1 else torch.int64)
+
+    return {name: drawn(name, value) for name, value in numbers.items()}
+
+
 @pytest.mark.parametrize(("quality_bin", "amplitude"), [(0, 100), (3, 2000), (7, 1 << 26)])
 def test_it_computes_what_plain_integers_do(
     tiny_model: CodingModel, numbers, quality_bin: int, amplitude: int
 ) -> None:
-    prior = tiny_model.prior
+    check_against_plain_integers(tiny_model.prior, numbers, quality_bin, amplitude)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_it_rounds_and_clips_as_plain_integers_do(
+    tiny_model: CodingModel, numbers, seed: int
+) -> None:
+    """Trained weights hardly ever give a half or reach a limit."""
+    changed = blunt(numbers, seed)
+    prior = FixedPrior(tiny_model.prior.config, changed)
+    check_against_plain_integers(prior, changed, seed, 10 ** (seed + 1))
+
+
+def check_against_plain_integers(
+    prior: FixedPrior, numbers, quality_bin: int, amplitude: int
+) -> None:
     latent, seen = walked(prior, SIZE, quality_bin, amplitude)
     reference = Reference(prior.config, numbers)
 

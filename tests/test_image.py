@@ -302,6 +302,26 @@ def test_unreadable_exif_is_left_out():
     np.testing.assert_array_equal(loaded.pixels, COLOUR)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_exif_that_is_cut_short_still_turns_the_picture():
+    block = b"Exif\0\0II*\0" + struct.pack("<IHHHII", 8, 1, 0x112, 3, 1, 6)  # no next directory
+    loaded = reload(Image.fromarray(COLOUR), exif=block)
+    assert loaded.exif is None
+    assert loaded.notices == ("unreadable EXIF data left out",)
+    np.testing.assert_array_equal(loaded.pixels, np.rot90(COLOUR, -1))
+
+
+@pytest.mark.parametrize("xmp", [None, b"<x/>"])
+@pytest.mark.parametrize("block", [b"junk", b"MM\0*\0\0"])
+def test_tiff_leaves_out_exif_that_it_cannot_hold(block, xmp):
+    stream = BytesIO()
+    notices = save(Picture(COLOUR, None, None, block, xmp), stream, "tiff")
+    assert notices == ("tiff cannot hold the EXIF data",)
+    loaded = load(stream)
+    assert (loaded.exif, loaded.xmp) == (None, xmp)
+    np.testing.assert_array_equal(loaded.pixels, COLOUR)
+
+
 @pytest.mark.parametrize("format", ["png", "jpeg", "webp", "tiff"])
 @pytest.mark.parametrize("with_exif", [True, False])
 def test_metadata_survive(format, with_exif):

@@ -42,7 +42,7 @@ def test_quality_modulates_a_block() -> None:
 def test_networks_start_as_an_orthonormal_transform(size: tuple[int, int]) -> None:
     """With all 768 components and no correction yet, synthesis inverts analysis."""
     torch.manual_seed(0)
-    analysis, synthesis = Analysis(768, 8, 8, 1), Synthesis(768, 8, 8, 1)
+    analysis, synthesis = Analysis(768, 8, 8, 1), Synthesis(768, 8, 8, 1, 8, 1)
     rows = torch.linalg.qr(torch.randn(768, 768)).Q.view(768, 3, 16, 16)
     with torch.no_grad():
         for layer in (analysis.klt, synthesis.klt):

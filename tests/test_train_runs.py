@@ -368,3 +368,37 @@ def test_training_needs_no_entropy_coder() -> None:
 def test_log_of_a_run_is_json_lines(finished: Path) -> None:
     for text in (finished / "log.jsonl").read_text().splitlines():
         assert isinstance(json.loads(text), dict)
+
+
+def test_the_hyper_latent_is_charged_gradually() -> None:
+    config = replace(tiny_config(8), loss=LossConfig(hyper_ramp=0.5))
+    assert [loop.hyper_weight(step, config) for step in (0, 1, 4, 7)] == [0.0, 0.25, 1.0, 1.0]
+
+
+def test_a_free_hyper_latent_changes_the_loss(dataset: Path, tmp_path: Path) -> None:
+    pictures = data.load(dataset, 64, torch.device("cpu"))
+    seen = []
+    for ramp in (1e-9, 1e9):  # its bits count at once, or not at all
+        config = replace(tiny_config(2), loss=LossConfig(hyper_ramp=ramp))
+        trainer = loop.Trainer(config, pictures, tmp_path)
+        trainer.start()
+        trainer.step = 1  # at step 0 nothing counts
+        interval = Interval(trainer.model, trainer.device)
+        trainer.advance(interval)
+        seen.append(interval.line())
+    assert seen[0]["hyper_bpp"] == seen[1]["hyper_bpp"] > 0
+    assert seen[0]["loss"] > seen[1]["loss"]
+
+
+def test_averaged_weights_trail_behind(dataset: Path, tmp_path: Path) -> None:
+    pictures = data.load(dataset, 64, torch.device("cpu"))
+    trainer = loop.Trainer(tiny_config(4), pictures, tmp_path)
+    trainer.start()
+    start = trainer.model.prior.nets[0].out.weight.detach().clone()
+    trainer.advance(Interval(trainer.model, trainer.device))
+    now = trainer.model.prior.nets[0].out.weight.detach()
+    average = trainer.average["prior.nets.0.out.weight"]
+    decay = loop.average_decay(0, 0.999)
+    assert 0 < decay < 1
+    torch.testing.assert_close(average, decay * start + (1 - decay) * now)
+    assert loop.average_decay(100_000, 0.999) == 0.999

@@ -149,7 +149,10 @@ def test_import_checks_and_copies(models: Path, tmp_path: Path) -> None:
     shutil.copyfile(TINY, source)
     result = diveq("models", "--import", source)
     assert "is installed already" in result.stderr
-    (models / f"{zoo.DEFAULT}.safetensors").unlink()
+    present = models / f"{zoo.DEFAULT}.safetensors"
+    result = diveq("models", "--import", source, "--json")
+    assert json.loads(result.stdout)["path"] == str(present)
+    present.unlink()
     assert diveq("models", "--import", source).exit_code == 0
     assert zoo.find("mine").path == zoo.user_folder() / "mine.safetensors"
     assert zoo.find("mine").path.read_bytes() == TINY.read_bytes()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diveqcodec.image import Picture
 from diveqcodec.model import DvqModel, ModelConfig, TrainingRules
+from diveqcodec.train.initial import calibrate
 
 TINY = ModelConfig(
     channels=16,
@@ -19,6 +20,8 @@ TINY = ModelConfig(
     width8=8,
     width16=8,
     blocks=1,
+    filter_width=8,
+    filter_blocks=1,
     prior_width=32,
     prior_width2=32,
     prior_linear=8,
@@ -78,7 +81,7 @@ def trained(
     tensors = training_pictures()
     model.set_transform(*principal_components(config.channels))
     ends = torch.linspace(config.lambda_min, config.lambda_max, len(tensors))
-    model.set_hyper_scale(torch.stack(tensors).float() / 255, ends)
+    calibrate(model, torch.stack(tensors).float() / 255, ends)
     groups = [
         {"params": [parameter], "lr": lr * _learning_rate(name)}
         for name, parameter in model.named_parameters()

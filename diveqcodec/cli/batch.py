@@ -86,11 +86,13 @@ def expand(inputs: Sequence[str], kind: Kind, console: Console) -> list[Source]:
     those of another kind. Files that do not exist are kept: they fail when their turn comes.
 
     Raises:
-        Misuse: `-` beside other inputs.
+        Misuse: `-` beside other inputs, or an empty name.
         DiveqError: a folder holds nothing of that kind.
     """
     if STREAM in inputs and len(inputs) > 1:
         raise Misuse("- (standard input) cannot be combined with other inputs")
+    if "" in inputs:  # an unset variable of a script; Path("") would be the current folder
+        raise Misuse("an input is an empty name; give a file, a folder, or -")
     sources = []
     for name in inputs:
         path = Path(name)
@@ -124,7 +126,7 @@ def plan(
     Raises:
         Misuse: several inputs for one output, or standard output is a terminal.
     """
-    is_several = len(inputs) > 1 or any(Path(name).is_dir() for name in inputs)
+    is_several = are_several(inputs)
     if output == STREAM or (output is None and list(inputs) == [STREAM]):
         if is_several:
             raise Misuse("-o - takes one input; name a folder with -o for several")
@@ -216,9 +218,20 @@ def _target(source: Source, output: str | None, is_several: bool, suffix: str) -
     return Path(output)
 
 
+def are_several(inputs: Sequence[str]) -> bool:
+    """Whether inputs may make several outputs: there are two or more, or one is a folder."""
+    return len(inputs) > 1 or Path(inputs[0]).is_dir()
+
+
+def is_folder_name(output: str) -> bool:
+    """Whether `-o` means a folder, whatever the inputs: it is one, or its name says so."""
+    separators = ("/", "\\") if sys.platform == "win32" else "/"
+    return Path(output).is_dir() or output.endswith(separators)
+
+
 def _is_folder(output: str, is_several: bool) -> bool:
     path = Path(output)
-    if path.is_dir() or output.endswith(("/", "\\") if sys.platform == "win32" else "/"):
+    if is_folder_name(output):
         return True
     if not is_several:
         return False

@@ -11,6 +11,7 @@ import json
 import logging
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -46,13 +47,18 @@ class Console:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Within this, what the library logs is said too: warnings as notes, the rest with -v."""
+        """Within this, what the library logs is said too: warnings as notes, the rest with -v.
+
+        So are, with -v, warnings that Python would print, such as Pillow's of damaged metadata.
+        """
         log = logging.getLogger("diveqcodec")
         level, handler = log.level, _Handler(self)
         log.addHandler(handler)
         log.setLevel(_LEVELS[self.verbosity])
         try:
-            yield
+            with warnings.catch_warnings():
+                warnings.showwarning = self._show_warning
+                yield
         finally:
             log.removeHandler(handler)
             log.setLevel(level)
@@ -103,6 +109,9 @@ class Console:
                 yield self._bar.update
             finally:
                 self._bar = None
+
+    def _show_warning(self, message: Warning | str, *_where: Any, **_named: Any) -> None:
+        self.detail(" ".join(str(message).split()))
 
     def _write(self, text: str) -> None:
         if self._bar is None:

@@ -75,7 +75,7 @@ def command(
     INPUT is a .dvq file, a folder (recursively), or - for stdin. A file names its model, so -m is
     only needed for weights that are not installed. Everything but JPEG is written losslessly.
     """
-    chosen = format_ or _format_of(output)
+    chosen = format_ or _format_of(output, inputs)
     sources = batch.expand(inputs, DVQ, session.console)
     jobs = batch.plan(inputs, sources, output, SUFFIX_OF[chosen])
     batch.check_json(jobs, session.console)
@@ -134,16 +134,18 @@ def _entry(session: Session, model_id: bytes, given: Entry | None) -> Entry:
     raise ModelError(f"needs model {wanted}, which is not installed; give it with -m PATH")
 
 
-def _format_of(output: str | None) -> Format:
+def _format_of(output: str | None, inputs: tuple[str, ...]) -> Format:
     """The format that the name of the output asks for.
 
     Raises:
         Misuse: its suffix says nothing that can be written.
     """
     suffix = "" if output is None else Path(output).suffix.lower()
-    if output is None or not suffix or Path(output).is_dir() or not Path(output).name.strip("."):
+    if output is None or not suffix or batch.is_folder_name(output):
         return "png"
     for format_ in SUFFIX_OF:
         if PICTURE_SUFFIXES.get(suffix) == format_:
             return format_
+    if batch.are_several(inputs):
+        return "png"  # a folder to be made, with a dot in its name
     raise Misuse(f"-o {output}: {suffix} is no picture format; say which one with --format")

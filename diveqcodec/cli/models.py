@@ -63,6 +63,7 @@ def _import(session: Session, source: Path) -> None:
     present = zoo.by_id(bytes.fromhex(entry.model_id))
     if present is not None:
         session.console.line(f"{entry.model_id} is installed already: {present.path}")
+        session.console.record(_record(present, present.is_default))
         return
     target = zoo.user_folder() / source.name
     if target.suffix != zoo.SUFFIX:

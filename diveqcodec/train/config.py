@@ -37,6 +37,7 @@ class OptimConfig:
     codebook_factor: float = 0.5  # learning rate of codebooks, relative
     table_factor: float = 10.0  # of frequency tables
     klt_factor: float = 0.1  # of the linear transform
+    filter_factor: float = 2.5  # of the filter of decoded pixels
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.0
     warmup: int = 200  # steps

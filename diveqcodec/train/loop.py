@@ -28,6 +28,7 @@ from diveqcodec.quantize.replacement import replace_unused
 from diveqcodec.quantize.tables import Layer
 from diveqcodec.train import checkpoint, data
 from diveqcodec.train.config import TrainConfig
+from diveqcodec.train.initial import calibrate
 from diveqcodec.train.loss import balanced, weighted_distortion
 from diveqcodec.train.statistics import Interval
 from diveqcodec.train.validation import VALIDATION_LAMBDAS, Validation
@@ -72,7 +73,7 @@ class Trainer:
         c, seed = self.config.model, self.config.seed
         lam = data.lambdas(c.lambda_min, c.lambda_max, self.config.data.batch, seed, 0)
         x = data.batch(self.pictures, self.config.data, seed, 0)
-        self.model.set_hyper_scale(x, data.to_device(lam, self.device))
+        calibrate(self.model, x, data.to_device(lam, self.device))
         self._restart_average()
 
     def start_from(self, model: DvqModel, history: list[str]) -> None:
@@ -139,8 +140,8 @@ class Trainer:
             self.device,
         )
         output = forward(model, x, lam)
-        ramp = min(1.0, self.step / max(1.0, config.loss.hyper_ramp * config.optim.steps))
-        bpp = (output.latent_bits + ramp * output.hyper_bits) / x[0, 0].numel()
+        charged = hyper_weight(self.step, config) * output.hyper_bits
+        bpp = (output.latent_bits + charged) / x[0, 0].numel()
         distortion = weighted_distortion(output.x_hat, x, lam, config.loss.distortion)
         loss = balanced(bpp + distortion, lam)
         self.optimizer.zero_grad(set_to_none=True)
@@ -156,7 +157,7 @@ class Trainer:
         self.optimizer.step()
         interval.add(loss, output, x, norm)
         with torch.no_grad():
-            decay = min(config.optim.ema, (1 + self.step) / (10 + self.step))
+            decay = average_decay(self.step, config.optim.ema)
             parameters = list(model.parameters())
             torch._foreach_lerp_(list(self.average.values()), parameters, 1 - decay)
         self.step += 1
@@ -318,10 +319,10 @@ def forward(model: DvqModel, x: Tensor, lam: Tensor) -> Output:
 
 
 def make_optimizer(model: DvqModel, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW with the learning rates of networks, codebooks, tables and linear transform."""
+    """AdamW with its own learning rate for each kind of parameter."""
     optim = config.optim
     factors = {"net": 1.0, "codebook": optim.codebook_factor, "table": optim.table_factor}
-    factors["klt"] = optim.klt_factor
+    factors |= {"klt": optim.klt_factor, "filter": optim.filter_factor}
     groups: dict[str, list[Tensor]] = {key: [] for key in factors}
     for name, parameter in model.named_parameters():
         kind = "net"
@@ -331,6 +332,8 @@ def make_optimizer(model: DvqModel, config: TrainConfig) -> torch.optim.Optimize
             kind = "table"
         elif ".klt." in name:
             kind = "klt"
+        elif ".filter." in name:
+            kind = "filter"
         groups[kind].append(parameter)
     return torch.optim.AdamW(
         [{"params": p, "base_lr": optim.lr * factors[k], "lr": 0.0} for k, p in groups.items()],
@@ -338,6 +341,16 @@ def make_optimizer(model: DvqModel, config: TrainConfig) -> torch.optim.Optimize
         weight_decay=optim.weight_decay,
         fused=True,
     )
+
+
+def hyper_weight(step: int, config: TrainConfig) -> float:
+    """How much the bits of the hyper latent count: from 0 to 1 over the first part of a run."""
+    return min(1.0, step / max(1.0, config.loss.hyper_ramp * config.optim.steps))
+
+
+def average_decay(step: int, most: float) -> float:
+    """Decay of the averaged weights: short at first, when the weights change fast."""
+    return min(most, (1 + step) / (10 + step))
 
 
 def schedule(step: int, config: TrainConfig) -> float:
