@@ -225,6 +225,8 @@ class FixedPrior:
             totals[f"{s}.pre"] = total
         totals["mean"] = self._numbers["unit"].abs() * _ACTIVATION_LIMIT
         totals["normalise"] = self._numbers["normalise"].abs() * LATENT_BOUND
+        offset = self._numbers["offset"].abs().max() + self._numbers["coarse_offset"].abs()
+        totals["offset"] = offset + _ACTIVATION_LIMIT
         for name, total in totals.items():
             if float(total.max()) >= _EXACT:
                 raise ModelError(f"the prior's {name} can leave 2^53; it would not be exact")

@@ -49,6 +49,7 @@ __all__ = [
     "read_info",
     "save",
 ]
+_LARGEST_POINT = 1 << 20  # of codewords and lattice basis: escaped sums stay far below 2^53
 _SMALL = 8192  # tensors up to this many elements stay float32
 
 
@@ -172,12 +173,14 @@ def _compact(name: str, value: Tensor) -> Tensor:
 
 
 def _layer(exact: dict[str, Tensor], name: str, cell: float) -> CodingLayer:
-    codewords = exact[f"{name}.codewords"].long()
+    codewords, basis = exact[f"{name}.codewords"].long(), exact[f"{name}.basis"].long()
+    if max(int(codewords.abs().max()), int(basis.abs().max())) > _LARGEST_POINT:
+        raise ValueError(f"points of {name} are too far out")
     frequencies = exact[f"{name}.frequencies"]
     bits = 24 - torch.log2(frequencies.double())
     return CodingLayer(
         codewords=codewords,
-        basis=exact[f"{name}.basis"].long(),
+        basis=basis,
         tables=Tables(frequencies.numpy().astype("uint32")),
         bits=bits.float(),
         search=Search.of(codewords.float() / GRID, cell),

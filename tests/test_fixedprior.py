@@ -259,7 +259,7 @@ def test_weights_that_could_leave_the_exact_range_are_refused(
 ) -> None:
     config = tiny_model.prior.config
     FixedPrior(config, numbers)
-    for name in ("synthesis.second.bias", "0.quality", "1.second_pass", "1.out.bias"):
+    for name in ("synthesis.second.bias", "0.quality", "1.second_pass", "1.out.bias", "offset"):
         spoiled = {k: v.clone() for k, v in numbers.items()}
         spoiled[name].view(-1)[-1] = -(1 << 53)
         with pytest.raises(ModelError, match="would not be exact"):

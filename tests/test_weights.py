@@ -55,6 +55,19 @@ def test_training_goes_on_from_what_was_saved(saved) -> None:
             assert torch.equal(value, first[name]), name
 
 
+@pytest.mark.parametrize("name", ["fine.basis", "coarse.codewords"])
+def test_points_far_out_are_refused(saved, tmp_path: Path, name: str) -> None:
+    _, path, _ = saved
+
+    def change(tensors, info) -> None:
+        tensors[f"exact.{name}"][-1] = 1 << 21
+        info["id"] = weights.identify(tensors, info["config"]).hex()
+
+    spoiled = rewritten(path, tmp_path / "far.safetensors", change)
+    with pytest.raises(ModelError, match="too far out"):
+        weights.load(spoiled)
+
+
 def test_the_id_covers_networks_and_exact_numbers_only(saved, tmp_path: Path) -> None:
     _, path, model_id = saved
 
