@@ -33,9 +33,8 @@ from diveqcodec.quantize.rate_aware import (
     RateAwareQuantizer,
     clamp_classes,
     reconstruct,
-    skipping,
 )
-from diveqcodec.quantize.search import RATE
+from diveqcodec.quantize.search import LEAST_RATE, RATE, skipping
 from diveqcodec.quantize.tables import Kind, Layer, size_class
 
 STRIDE = 16  # pixels of a position
@@ -43,7 +42,6 @@ HYPER_STRIDE = 4  # positions of a hyper position
 GAIN_STEPS = 65535  # the gain index is 0 ... GAIN_STEPS
 HYPER_SIGMA = 1.5  # standard deviation, in cells, with which the hyper latent starts
 HYPER_RATE = 0.1 * RATE  # of the hyper latent's assignment: almost by nearest codeword
-_LEAST_RATE = 1e-5  # makes what `skipping` tables forbid dearer than any distortion
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +286,7 @@ class _Recorder:
             classes = _rounded(classes)
         rate = RATE * rules.assignment_rate
         if not model.training:  # groups of class 0 are null, also with nearest assignment
-            rate = max(rate, _LEAST_RATE)
+            rate = max(rate, LEAST_RATE)
         choice = quantizer.choose(r, classes, self.tables, rate=rate)
         assert choice.jacobian is not None
         assert choice.rate_slope is not None

@@ -26,6 +26,7 @@ from diveqcodec.model import HYPER_RATE, HYPER_STRIDE
 from diveqcodec.quantize.search import (
     ESCAPE_LENGTHS,
     GRID,
+    LEAST_RATE,
     RATE,
     Choice,
     choose,
@@ -36,10 +37,6 @@ from diveqcodec.weights import CodingLayer, CodingModel
 # Frequencies of the flag of a pass: 1 in 64 passes is expected to code its skipped groups.
 _FLAG = Tables(np.array([[63 << 18, 1 << 18]], dtype=np.uint32))
 _FLAG_BITS = 20.0  # bits a symbol of class 1 may cost when the flag is decided
-# Bits of a symbol that cannot be coded, and the least rate: times each other they are dearer than
-# any distortion of a latent (2^36), by themselves the rate changes no choice of a nearest codeword.
-_IMPOSSIBLE = 1e30
-_LEAST_RATE = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +100,7 @@ class TileCoder:
         symbols = coordinates = None
         if self.source is not None:
             r = self.source.hyper.reshape(-1, d)
-            table = _coding_bits(layer.bits, 1)
-            choice = choose(layer.search, r, rows, table, rate=HYPER_RATE)
+            choice = choose(layer.search, r, rows, layer.bits, rate=HYPER_RATE)
             symbols, coordinates = choice.fine, choice.fine_coordinates
         e = self._layer("hyper", layer, rows, rows == 0, symbols, coordinates)
         return e.view(height, width, groups * d)
@@ -117,7 +113,7 @@ class TileCoder:
         fine, skipped = rows.fine.flatten(), rows.skipped.flatten()
         residual = None
         if self.source is not None:
-            start = self.model.config.prior().start(s)
+            start = self.model.prior.config.start(s)
             latent = self.source.latent.reshape(-1, self.source.latent.shape[-1])
             y = latent[places, start : start + channels]
             residual = (y - mean.float() / GRID).reshape(-1, d)
@@ -140,11 +136,10 @@ class TileCoder:
 
     def _choose(self, r: Tensor, fine: Tensor, coarse: Tensor | None) -> Choice:
         assert self.source is not None
-        rate, model = max(self.source.rate, _LEAST_RATE), self.model
-        table = _coding_bits(model.fine.bits, model.config.shapes)
+        rate, model = max(self.source.rate, LEAST_RATE), self.model
         if coarse is None or model.coarse is None:
-            return choose(model.fine.search, r, fine, table, rate=rate)
-        tables = table, _coding_bits(model.coarse.bits, 1)
+            return choose(model.fine.search, r, fine, model.fine.bits, rate=rate)
+        tables = model.fine.bits, model.coarse.bits
         searches = model.fine.search, model.coarse.search
         return choose_pair(searches, r, (fine, coarse.flatten()), tables, rate=rate)
 
@@ -236,11 +231,3 @@ def check_crc(found: int, expected: int, tile: int) -> None:
     """
     if found != expected:
         raise DamagedError(f"damaged: the indices of tile {tile} do not match their checksum")
-
-
-def _coding_bits(bits: Tensor, shapes: int) -> Tensor:
-    """Bits as the search should see them: groups of class 0 can only be null."""
-    table = bits.clone()
-    table[:shapes] = _IMPOSSIBLE
-    table[:shapes, 0] = 0.0
-    return table

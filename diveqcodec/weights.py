@@ -26,7 +26,7 @@ from diveqcodec.errors import ModelError
 from diveqcodec.export import integers
 from diveqcodec.fixedprior import FixedPrior
 from diveqcodec.model import DvqModel, ModelConfig, Transforms
-from diveqcodec.quantize.search import GRID, Search
+from diveqcodec.quantize.search import GRID, Search, skipping
 from diveqcodec.weightfile import (
     EXACT,
     KEY,
@@ -58,7 +58,8 @@ class CodingLayer:
     """A codebook as coding uses it.
 
     `codewords` int64 `[K, d]` and `basis` int64 `[d, d]` in units of 2^-8 cells; `tables` the
-    frequencies of `[rows, K + 1]`; `bits` the same as bits, float32, for the encoder's search.
+    frequencies of `[rows, K + 1]`; `bits` the same as bits, float32, for the search, where
+    skipped classes have the null codeword only.
     """
 
     codewords: Tensor
@@ -128,11 +129,11 @@ def load(path: Path, device: torch.device | None = None) -> CodingModel:
         floats = {k: v.float() for k, v in part(tensors, NETWORKS).items()}
         transforms.load_state_dict(floats)
         exact = part(tensors, EXACT)
-        fine = _layer(exact, "fine", 1.0)
+        fine = _layer(exact, "fine", 1.0, config.shapes)
         coarse = None
         if config.coarse_slices:
-            coarse = _layer(exact, "coarse", config.coarse_cell)
-        hyper = _layer(exact, "hyper", 1.0)
+            coarse = _layer(exact, "coarse", config.coarse_cell, 1)
+        hyper = _layer(exact, "hyper", 1.0, 1)
         prior = FixedPrior(config.prior(), part(exact, "prior."))
         hyper_classes = exact["hyper.classes"].long()
     except (KeyError, RuntimeError, ValueError) as error:
@@ -172,7 +173,7 @@ def _compact(name: str, value: Tensor) -> Tensor:
     return value.half()
 
 
-def _layer(exact: dict[str, Tensor], name: str, cell: float) -> CodingLayer:
+def _layer(exact: dict[str, Tensor], name: str, cell: float, shapes: int) -> CodingLayer:
     codewords, basis = exact[f"{name}.codewords"].long(), exact[f"{name}.basis"].long()
     if max(int(codewords.abs().max()), int(basis.abs().max())) > _LARGEST_POINT:
         raise ValueError(f"points of {name} are too far out")
@@ -182,6 +183,6 @@ def _layer(exact: dict[str, Tensor], name: str, cell: float) -> CodingLayer:
         codewords=codewords,
         basis=basis,
         tables=Tables(frequencies.numpy().astype("uint32")),
-        bits=bits.float(),
+        bits=skipping(bits.float(), shapes),
         search=Search.of(codewords.float() / GRID, cell),
     )

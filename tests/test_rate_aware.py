@@ -10,8 +10,8 @@ from diveqcodec.quantize.rate_aware import (
     RateAwareQuantizer,
     clamp_classes,
     reconstruct,
-    skipping,
 )
+from diveqcodec.quantize.search import skipping
 from diveqcodec.quantize.tables import Layer
 
 SIZES, SHAPES = 6, 3

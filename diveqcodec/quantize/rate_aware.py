@@ -27,8 +27,6 @@ from diveqcodec.quantize.tables import Layer
 
 Gradient = Literal["soft", "soft-diveq", "diveq", "ste"]
 
-_IMPOSSIBLE = 1e9  # bits of a symbol that cannot be coded
-
 
 @dataclass(frozen=True, slots=True)
 class Classes:
@@ -154,14 +152,6 @@ def reconstruct(
     assert jacobian is not None
     moved = torch.einsum("mgij,mgj->mgi", jacobian, y - y.detach())
     return with_value(part.view_as(y) + moved, value.detach())
-
-
-def skipping(table: Tensor, shapes: int) -> Tensor:
-    """The table as coding sees it: groups of size class 0 cost nothing and can only be null."""
-    table = table.clone()
-    table[:shapes] = _IMPOSSIBLE
-    table[:shapes, 0] = 0.0
-    return table
 
 
 def clamp_classes(classes: Tensor, sizes: int) -> Tensor:

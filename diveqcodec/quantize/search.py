@@ -24,6 +24,11 @@ GRID = 256  # means, codewords and escaped points are multiples of 1 / GRID cell
 ESCAPE_LENGTHS = 25  # the length of an escaped coordinate is one of 0 ... 24 bits
 CANDIDATES = 13  # codewords looked at for a residual: the null codeword and its nearest ones
 
+# Bits of a symbol that cannot be coded, and the least rate: times each other they are dearer than
+# any distortion of a latent (2^36), by itself the rate changes no choice of a nearest codeword.
+IMPOSSIBLE = 1e30
+LEAST_RATE = 1e-12
+
 _GRID_STEP = 0.25  # spacing of the grid on which neighbour lists are kept, in cells of the layer
 _SHARPNESS = 6.0  # of the soft assignment: 1 / (2 * cell^2 / 12)
 _COARSE_CANDIDATES = 4
@@ -262,6 +267,17 @@ def nearest_lists(points: Tensor, words: Tensor) -> Tensor:
         distance[:, 0] = -1.0  # the null codeword first, whatever its distance
         lists.append(distance.topk(count, dim=1, largest=False, sorted=False).indices)
     return torch.cat(lists) if lists else torch.zeros(0, count, dtype=torch.int64)
+
+
+def skipping(table: Tensor, shapes: int) -> Tensor:
+    """The table as coding sees it: groups of size class 0 cost nothing and can only be null.
+
+    It takes a rate of at least `LEAST_RATE` to make the search heed it.
+    """
+    table = table.clone()
+    table[:shapes] = IMPOSSIBLE
+    table[:shapes, 0] = 0.0
+    return table
 
 
 def integer_basis(dim: int, cell: float) -> Tensor:

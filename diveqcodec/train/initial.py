@@ -7,7 +7,7 @@ on real pictures: every hidden channel to mean 0 and deviation 1, in the order i
 (LSUV, Mishkin & Matas 2015, arXiv 1511.06422, channel by channel).
 
 Scaling the deep stacks of analysis and synthesis in the same way was tried and left out: after
-1,500 steps their corrections were worth nothing, against 0.15 dB with small activations.
+1,000 steps their corrections were worth 0.01 dB, with small activations 0.15 dB after 2,300.
 """
 
 from __future__ import annotations
