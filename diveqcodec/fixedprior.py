@@ -61,24 +61,18 @@ class FixedPrior:
     Args:
         config: sizes.
         tensors: integers by name, as `diveqcodec.export` makes them.
-        device: where it runs; float64 is needed.
 
     Raises:
         ModelError: a number is missing or has another shape, or a sum would not be exact.
     """
 
-    def __init__(
-        self, config: PriorConfig, tensors: dict[str, Tensor], device: torch.device | None = None
-    ) -> None:
+    def __init__(self, config: PriorConfig, tensors: dict[str, Tensor]) -> None:
         _check_shapes(config, tensors)
         self.config = config
-        self.device = device or torch.device("cpu")
-        self._numbers = {k: v.to(self.device, torch.float64) for k, v in tensors.items()}
+        self._numbers = {k: v.to(torch.float64) for k, v in tensors.items()}
         # math.ldexp is exact; a vectorised pow need not be.
         self._scales = {
-            k: torch.tensor([math.ldexp(1.0, -b) for b in v.tolist()], dtype=torch.float64).to(
-                self.device
-            )
+            k: torch.tensor([math.ldexp(1.0, -b) for b in v.tolist()], dtype=torch.float64)
             for k, v in tensors.items()
             if k.endswith(".shift")
         }
@@ -106,18 +100,16 @@ class FixedPrior:
         features = self.hyper_synthesis(z_hat)[:height, :width]
         flat = features.reshape(height * width, -1)
         channels = sum(config.slices) * config.group
-        y_hat = torch.zeros(height * width, channels, dtype=torch.float64, device=self.device)
+        y_hat = torch.zeros(height * width, channels, dtype=torch.float64)
         # Normalised latents, with a border of one position for the 3x3 windows.
-        known = torch.zeros(
-            height + 2, width + 2, channels, dtype=torch.float64, device=self.device
-        )
+        known = torch.zeros(height + 2, width + 2, channels, dtype=torch.float64)
         inside = known[1:-1, 1:-1]
         for s in range(len(config.slices)):
             start = config.start(s)
             part = slice(start, start + config.slices[s] * config.group)
             base = self._base(s, flat, known[:, :, :start], quality_bin)
             for number in range(2):
-                places = _places(height, width, number, self.device)
+                places = _places(height, width, number)
                 if not len(places):
                     continue
                 pre = base[places]
@@ -140,7 +132,7 @@ class FixedPrior:
         for name in ("synthesis.first", "synthesis.second", "synthesis.third"):
             height, width, _ = hidden.shape
             padded = functional.pad(hidden, (0, 0, 1, 1, 1, 1))
-            out = self._sum(name, _windows(padded, _all_places(height, width, self.device), 1))
+            out = self._sum(name, _windows(padded, _all_places(height, width), 1))
             hidden = self._finish(name, out).clamp(0, _ACTIVATION_LIMIT).view(height, width, -1)
             if name != "synthesis.first":
                 hidden = _shuffle(hidden)
@@ -152,7 +144,7 @@ class FixedPrior:
         total = total + self._numbers[f"{s}.quality"][quality_bin]
         if s:
             height, width = earlier.shape[0] - 2, earlier.shape[1] - 2
-            places = _all_places(height, width, self.device)
+            places = _all_places(height, width)
             total = total + self._sum(f"{s}.earlier", _windows(earlier, places, 1))
         return total
 
@@ -294,13 +286,13 @@ def _windows(padded: Tensor, places: Tensor, radius: int, odd: bool = False) -> 
     only the taps at odd distance from the centre.
     """
     height, width, channels = padded.shape
-    index = _tap_index(height - 2 * radius, width - 2 * radius, radius, odd, padded.device)[places]
+    index = _tap_index(height - 2 * radius, width - 2 * radius, radius, odd)[places]
     rows = padded.reshape(height * width, channels)[index]  # [M, taps, C]
     return rows.flatten(1)
 
 
 @lru_cache(maxsize=64)
-def _tap_index(height: int, width: int, radius: int, odd: bool, device: torch.device) -> Tensor:
+def _tap_index(height: int, width: int, radius: int, odd: bool) -> Tensor:
     """For every position the rows of its window's taps in the padded grid, `[h * w, taps]`."""
     span = 2 * radius + 1
     stride = width + 2 * radius
@@ -308,16 +300,16 @@ def _tap_index(height: int, width: int, radius: int, odd: bool, device: torch.de
         [i * stride + j for i in range(span) for j in range(span) if not odd or (i + j) % 2]
     )
     corner = (torch.arange(height)[:, None] * stride + torch.arange(width)[None]).flatten()
-    return (corner[:, None] + taps[None]).to(device)
+    return corner[:, None] + taps[None]
 
 
 @lru_cache(maxsize=64)
-def _places(height: int, width: int, number: int, device: torch.device) -> Tensor:
+def _places(height: int, width: int, number: int) -> Tensor:
     """Positions of pass 0 (row + column even) or 1, in raster order."""
     parity = (torch.arange(height)[:, None] + torch.arange(width)[None]) % 2
-    return (parity.flatten() == number).nonzero()[:, 0].to(device)
+    return (parity.flatten() == number).nonzero()[:, 0]
 
 
 @lru_cache(maxsize=64)
-def _all_places(height: int, width: int, device: torch.device) -> Tensor:
-    return torch.arange(height * width, device=device)
+def _all_places(height: int, width: int) -> Tensor:
+    return torch.arange(height * width)
