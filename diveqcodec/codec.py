@@ -68,11 +68,7 @@ class Codec:
         self.model = model
         self.device = device or torch.device("cpu")
         self.networks = networks or fast_dtype(self.device)
-        config = model.config
-        # Receptive field to one side: stacks at strides 8 and 16, and the filter at stride 2.
-        reach = 8 * (2 + 2 * config.blocks) + STRIDE * (2 * config.blocks + 1)
-        reach += 2 * (2 + 2 * config.filter_blocks)
-        self._margin = -(-reach // STRIDE)
+        self._margin = -(-model.transforms.reach // STRIDE)
 
     @property
     def name(self) -> str:
@@ -231,12 +227,11 @@ class Codec:
             y = transforms.encode_latent(x, log_gain)
             rows, columns = window.inner
             y = y[:, :, rows, columns]
-            z = transforms.hyper_analysis(pad_to(y, HYPER_STRIDE), transforms.position(log_gain))
-        return Source(
-            y[0].permute(1, 2, 0).float().contiguous().cpu(),
-            z[0].permute(1, 2, 0).float().contiguous().cpu(),
-            rate,
-        )
+            z = None
+            if transforms.hyper_analysis is not None:
+                padded = pad_to(y, HYPER_STRIDE)
+                z = transforms.hyper_analysis(padded, transforms.position(log_gain))
+        return Source(_as_rows(y), None if z is None else _as_rows(z), rate)
 
     def _pixels(self, latent: Tensor, window: _Window, gain: int) -> Tensor:
         """Run synthesis for a tile: float `[h * 16, w * 16, 3]`, nominally in [0, 255]."""
@@ -276,6 +271,11 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     features = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     is_fast = any(getattr(torch.cpu, feature, bool)() for feature in features)
     return torch.bfloat16 if device.type == "cpu" and is_fast else torch.float32
+
+
+def _as_rows(grid: Tensor) -> Tensor:
+    """`[1, C, h, w]` to float32 `[h, w, C]` on the CPU, where the exact part runs."""
+    return grid[0].permute(1, 2, 0).float().contiguous().cpu()
 
 
 def _bytes(colours: Tensor) -> NDArray[np.uint8]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from diveqcodec.entropy import normalise
 from diveqcodec.fixedprior import ACTIVATION_BITS, GRID_BITS, UNIT_BITS
+from diveqcodec.layers import bias_of
 from diveqcodec.model import DvqModel
 from diveqcodec.prior import SliceNet
 from diveqcodec.quantize.search import GRID, integer_basis
@@ -26,19 +27,13 @@ _MOST_BITS = 24  # of the fraction of a weight
 def integers(model: DvqModel) -> dict[str, Tensor]:
     """Everything a decoder needs to be exact, as integer tensors by name."""
     numbers = {f"prior.{k}": v for k, v in _prior(model).items()}
-    layers: dict[str, Layer | None] = {
-        "fine": model.quantizer.fine,
-        "coarse": model.quantizer.coarse,
-        "hyper": model.hyper_quantizer.fine,
-    }
-    for name, layer in layers.items():
-        if layer is not None:
-            numbers[f"{name}.codewords"] = (layer.codewords() * GRID).round().to(torch.int32)
-            numbers[f"{name}.basis"] = integer_basis(layer.dim, layer.cell).to(torch.int32)
-            numbers[f"{name}.frequencies"] = _frequencies(layer)
-    centres = _bin_centres(model)
-    classes = model.hyper_classes(model.position(centres))
-    numbers["hyper.classes"] = classes.round().to(torch.int32)  # [bins, groups]
+    for name, layer in model.layers().items():
+        numbers[f"{name}.codewords"] = (layer.codewords() * GRID).round().to(torch.int32)
+        numbers[f"{name}.basis"] = integer_basis(layer.dim, layer.cell).to(torch.int32)
+        numbers[f"{name}.frequencies"] = _frequencies(layer)
+    if model.hyper_quantizer is not None:
+        classes = model.hyper_classes(model.position(_bin_centres(model)))
+        numbers["hyper.classes"] = classes.round().to(torch.int32)  # [bins, groups]
     return numbers
 
 
@@ -57,8 +52,9 @@ def _bin_centres(model: DvqModel) -> Tensor:
 def _prior(model: DvqModel) -> dict[str, Tensor]:
     prior, config = model.prior, model.prior.config
     numbers: dict[str, Tensor] = {}
-    for name in ("first", "second", "third"):
-        _linear(numbers, f"synthesis.{name}", getattr(prior.synthesis, name))
+    if prior.synthesis is not None:
+        for name in ("first", "second", "third"):
+            _linear(numbers, f"synthesis.{name}", getattr(prior.synthesis, name))
     centres = _bin_centres(model)
     scale = torch.exp(centres.double())[:, None] * model.sigma.double().cpu()  # [bins, C]
     numbers["unit"] = (scale * 2**UNIT_BITS).round().long()
@@ -81,7 +77,9 @@ def _slice_net(numbers: dict[str, Tensor], s: int, net: SliceNet, u: Tensor) -> 
     size = net.taps.shape[0]
     odd = net.taps.flatten().bool().cpu()
     current = net.current.weight.cpu().flatten(2)[:, :, odd]
-    parts = {"hyper": net.hyper.weight.cpu().flatten(2), "current": current}
+    parts = {"current": current}
+    if net.hyper is not None:
+        parts["hyper"] = net.hyper.weight.cpu().flatten(2)
     if net.earlier is not None:
         parts["earlier"] = net.earlier.weight.cpu().flatten(2)
     assert size * size // 2 == current.shape[2]
@@ -91,9 +89,9 @@ def _slice_net(numbers: dict[str, Tensor], s: int, net: SliceNet, u: Tensor) -> 
     for name, weight in flat.items():
         numbers[f"{s}.{name}.weight"] = _on_grid(weight, bits).to(torch.int16)
     fraction = bits + ACTIVATION_BITS
-    bias = net.hyper.bias
-    assert bias is not None
-    quality = net.quality.cpu()(u.cpu()).double() + bias.cpu().double()
+    quality = net.quality.cpu()(u.cpu()).double()
+    if net.hyper is not None:
+        quality = quality + bias_of(net.hyper).cpu().double()
     numbers[f"{s}.quality"] = torch.ldexp(quality, fraction).round().long()
     second = net.second_pass.cpu().double()
     numbers[f"{s}.second_pass"] = torch.ldexp(second, fraction).round().long()

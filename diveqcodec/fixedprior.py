@@ -83,11 +83,13 @@ class FixedPrior:
             if name.endswith(".weight")
         }
 
-    def walk(self, z_hat: Tensor, quality_bin: int, size: tuple[int, int], code: Code) -> Tensor:
+    def walk(
+        self, z_hat: Tensor | None, quality_bin: int, size: tuple[int, int], code: Code
+    ) -> Tensor:
         """Predict and code a tile slice by slice, in two checkerboard passes each.
 
         Args:
-            z_hat: integers `[hz, wz, Cz]` in units of 2^-8 cells.
+            z_hat: integers `[hz, wz, Cz]` in units of 2^-8 cells, if the model has a hyper latent.
             quality_bin: 0 ... quality_bins - 1.
             size: rows and columns (h, w) of the latent, at most (4 hz, 4 wz).
             code: called for every slice and pass in coding order.
@@ -97,32 +99,33 @@ class FixedPrior:
         """
         config = self.config
         height, width = size
-        features = self.hyper_synthesis(z_hat)[:height, :width]
-        flat = features.reshape(height * width, -1)
+        features = None
+        if z_hat is not None:
+            features = self.hyper_synthesis(z_hat)[:height, :width].reshape(height * width, -1)
         channels = sum(config.slices) * config.group
         y_hat = torch.zeros(height * width, channels, dtype=torch.float64)
-        # Normalised latents, with a border of one position for the 3x3 windows.
-        known = torch.zeros(height + 2, width + 2, channels, dtype=torch.float64)
+        # What is known of every position, with a border of one for the 3x3 windows.
+        inputs = config.inputs_before(len(config.slices))
+        known = torch.zeros(height + 2, width + 2, inputs, dtype=torch.float64)
         inside = known[1:-1, 1:-1]
         for s in range(len(config.slices)):
-            start = config.start(s)
+            start, before = config.start(s), config.inputs_before(s)
             part = slice(start, start + config.slices[s] * config.group)
-            base = self._base(s, flat, known[:, :, :start], quality_bin)
+            seen = slice(before, before + config.inputs(s))
+            base = self._base(s, features, known[:, :, :before], quality_bin)
             for number in range(2):
                 places = _places(height, width, number)
                 if not len(places):
                     continue
                 pre = base[places]
                 if number:
-                    pre = pre + self._context(s, inside[:, :, part], places)
+                    pre = pre + self._context(s, inside[:, :, seen], places)
                 mean, rows = self._head(s, pre, quality_bin)
                 coded = code(s, number, places, mean, rows)
                 coded = coded.clamp(-LATENT_BOUND, LATENT_BOUND)
                 y_hat[places, part] = coded
                 unit = self._numbers["normalise"][quality_bin, part]
-                normal = _shift(coded * unit, GRID_BITS + UNIT_BITS - ACTIVATION_BITS)
-                normal = normal.clamp(-_INPUT_LIMIT, _INPUT_LIMIT)
-                inside[places // width, places % width, part] = normal
+                inside[places // width, places % width, seen] = self._seen(coded, unit)
         return y_hat.view(height, width, channels)
 
     def hyper_synthesis(self, z_hat: Tensor) -> Tensor:
@@ -138,12 +141,13 @@ class FixedPrior:
                 hidden = _shuffle(hidden)
         return hidden
 
-    def _base(self, s: int, features: Tensor, earlier: Tensor, quality_bin: int) -> Tensor:
+    def _base(self, s: int, features: Tensor | None, earlier: Tensor, quality_bin: int) -> Tensor:
         """What both passes share, `[h * w, width]`, sums not yet rounded."""
-        total = features @ self._matrices[f"{s}.hyper"]
-        total = total + self._numbers[f"{s}.quality"][quality_bin]
+        height, width = earlier.shape[0] - 2, earlier.shape[1] - 2
+        total = self._numbers[f"{s}.quality"][quality_bin].expand(height * width, -1)
+        if features is not None:
+            total = total + features @ self._matrices[f"{s}.hyper"]
         if s:
-            height, width = earlier.shape[0] - 2, earlier.shape[1] - 2
             places = _all_places(height, width)
             total = total + self._sum(f"{s}.earlier", _windows(earlier, places, 1))
         return total
@@ -156,6 +160,14 @@ class FixedPrior:
             self._sum(f"{s}.current", _windows(padded, places, radius, odd=True))
             + (self._numbers[f"{s}.second_pass"])
         )
+
+    def _seen(self, coded: Tensor, unit: Tensor) -> Tensor:
+        """What the networks see of coded latents `[M, c]`: normalised, and log magnitudes."""
+        normal = _shift(coded * unit, GRID_BITS + UNIT_BITS - ACTIVATION_BITS)
+        normal = normal.clamp(-_INPUT_LIMIT, _INPUT_LIMIT)
+        if not self.config.magnitudes:
+            return normal
+        return torch.cat([normal, _log_magnitude(coded, self.config.group)], dim=1)
 
     def _head(self, s: int, pre: Tensor, quality_bin: int) -> tuple[Tensor, GroupRows]:
         """Pre-activation sums `[M, width]` to means `[M, c]` and table rows `[M, G]`."""
@@ -200,16 +212,19 @@ class FixedPrior:
         Raises:
             ModelError: a sum could exceed 2^53.
         """
+        has_hyper = self.config.hyper_channels > 0
         totals = {
             name: self._magnitude(name, _ACTIVATION_LIMIT) + self._numbers[f"{name}.bias"].abs()
             for name in ("synthesis.first", "synthesis.second", "synthesis.third")
+            if has_hyper
         }
         for s in range(len(self.config.slices)):
             for name in (f"{s}.hidden", f"{s}.out"):
                 bias = self._numbers[f"{name}.bias"].abs()
                 totals[name] = self._magnitude(name, _ACTIVATION_LIMIT) + bias
-            total = self._magnitude(f"{s}.hyper", _ACTIVATION_LIMIT)
-            total = total + self._numbers[f"{s}.quality"].abs().amax(0)
+            total = self._numbers[f"{s}.quality"].abs().amax(0)
+            if has_hyper:
+                total = total + self._magnitude(f"{s}.hyper", _ACTIVATION_LIMIT)
             total = total + self._numbers[f"{s}.second_pass"].abs()
             total = total + self._magnitude(f"{s}.current", _INPUT_LIMIT)
             if s:
@@ -246,15 +261,17 @@ def _check_shapes(config: PriorConfig, tensors: dict[str, Tensor]) -> None:
         shapes[f"{name}.weight"] = outputs, inputs
         shapes[f"{name}.bias"] = shapes[f"{name}.shift"] = (outputs,)
 
-    linear("synthesis.first", 9 * config.hyper_channels, f)
-    linear("synthesis.second", 9 * f, 4 * f)
-    linear("synthesis.third", 9 * f, 4 * f)
-    for s, groups in enumerate(config.slices):
+    if config.hyper_channels:
+        linear("synthesis.first", 9 * config.hyper_channels, f)
+        linear("synthesis.second", 9 * f, 4 * f)
+        linear("synthesis.third", 9 * f, 4 * f)
+    for s in range(len(config.slices)):
         odd_taps = (2 * config.radius(s) + 1) ** 2 // 2
-        shapes[f"{s}.hyper.weight"] = config.width, f
-        shapes[f"{s}.current.weight"] = config.width, odd_taps * groups * config.group
+        if config.hyper_channels:
+            shapes[f"{s}.hyper.weight"] = config.width, f
+        shapes[f"{s}.current.weight"] = config.width, odd_taps * config.inputs(s)
         if s:
-            shapes[f"{s}.earlier.weight"] = config.width, 9 * config.start(s)
+            shapes[f"{s}.earlier.weight"] = config.width, 9 * config.inputs_before(s)
         shapes[f"{s}.quality"] = bins, config.width
         shapes[f"{s}.second_pass"] = shapes[f"{s}.pre.shift"] = (config.width,)
         linear(f"{s}.hidden", config.width, config.width2)
@@ -270,6 +287,16 @@ def _check_shapes(config: PriorConfig, tensors: dict[str, Tensor]) -> None:
 def _shift(value: Tensor, bits: int) -> Tensor:
     """Divide integers by 2^bits, rounding halves to even."""
     return (value * 2.0**-bits).round()
+
+
+def _log_magnitude(coded: Tensor, group: int) -> Tensor:
+    """`prior.log_magnitude` of integers in units of 2^-8 cells, as multiples of 2^-12.
+
+    Exact until it is rounded: the mantissa of an integer below 2^53 is read off its float64.
+    """
+    total = coded.abs().view(len(coded), -1, group).sum(2) + float(GRID)
+    mantissa, exponent = torch.frexp(total)
+    return (exponent - GRID_BITS + (2 * mantissa - 2)).mul(2.0**ACTIVATION_BITS).round()
 
 
 def _shuffle(grid: Tensor) -> Tensor:

@@ -34,15 +34,17 @@ class GainTable(nn.Module):
 class ResidualBlock(nn.Module):
     """`x + conv(act(scale(u) * conv(x) + shift(u)))` with 3x3 convolutions, conditioned on quality.
 
-    The second convolution starts small, so that a deep stack starts near the identity.
+    The second convolution starts small, so that a deep stack starts near the identity. `act` is a
+    ReLU: it bends at any scale of its input, where a GELU of the small activations with which a
+    correction begins is a straight line (models/EXPERIMENTS.md).
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, act: nn.Module | None = None) -> None:
         super().__init__()
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
         self.film = GainTable(2 * width)
-        self.act = nn.GELU(approximate="tanh")
+        self.act = act or nn.ReLU()
         with torch.no_grad():
             self.second.weight.mul_(0.3)
 
@@ -81,117 +83,6 @@ def returning_clamp(x: Tensor, low: float, high: float) -> Tensor:
     return result
 
 
-class Analysis(nn.Module):
-    """Pixels to latent at stride 16: a linear KLT path plus a convolutional correction.
-
-    ```
-    x ─┬─ 16x16 convolution, stride 16 (KLT rows) ────────────────────────────────┐
-       └─ unshuffle 8 ─ 3x3 ─ blocks ─ stride-2 3x3 ─ blocks ─ 1x1 (zero) · scale ─┴─ y
-    ```
-    """
-
-    def __init__(self, channels: int, width8: int, width16: int, blocks: int) -> None:
-        super().__init__()
-        self.klt = nn.Conv2d(3, channels, 16, stride=16)
-        self.unshuffle = nn.PixelUnshuffle(8)
-        self.stem = nn.Conv2d(192, width8, 3, padding=1)
-        self.fine = nn.ModuleList(ResidualBlock(width8) for _ in range(blocks))
-        self.down = nn.Conv2d(width8, width16, 3, stride=2, padding=1)
-        self.coarse = nn.ModuleList(ResidualBlock(width16) for _ in range(blocks))
-        self.head = nn.Conv2d(width16, channels, 1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(bias_of(self.head))
-
-    def forward(self, x: Tensor, u: Tensor, scale: Tensor) -> Tensor:
-        """Map `x` `[B, 3, H, W]` in [-1, 1], sides multiples of 16, to `[B, C, H/16, W/16]`.
-
-        `u` `[B]` is the quality position, `scale` `[C]` the scale of the correction per channel.
-        """
-        with torch.autocast(x.device.type, enabled=False):
-            linear = self.klt(x.float())
-        hidden = self.stem(self.unshuffle(x))
-        for block in self.fine:
-            hidden = block(hidden, u)
-        hidden = self.down(hidden)
-        for block in self.coarse:
-            hidden = block(hidden, u)
-        correction = self.head(hidden).float()
-        result: Tensor = linear + correction * scale[:, None, None]
-        return result
-
-
-class PostFilter(nn.Module):
-    """Pixels to better pixels: residual blocks at half resolution, the last layer zero.
-
-    A filter that sees pixels learns to smooth the seams of 16x16 blocks in some hundred steps. The
-    stack before it works on blocks of 8x8 pixels as channels, and would have to learn the same for
-    each of the 64 places in a block on its own.
-    """
-
-    _SCALE = 0.25  # of the output: keeps an optimizer's step small against the error to be mended
-
-    def __init__(self, width: int, blocks: int) -> None:
-        super().__init__()
-        self.unshuffle = nn.PixelUnshuffle(2)
-        self.stem = nn.Conv2d(12, width, 3, padding=1)
-        self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(blocks))
-        self.tail = nn.Conv2d(width, 12, 3, padding=1)
-        self.shuffle = nn.PixelShuffle(2)
-        nn.init.zeros_(self.tail.weight)
-        nn.init.zeros_(bias_of(self.tail))
-
-    def forward(self, x: Tensor, u: Tensor) -> Tensor:
-        """Filter `x` float32 `[B, 3, H, W]`, even sides, at quality positions `u` `[B]`."""
-        hidden = self.stem(self.unshuffle(x))
-        for block in self.blocks:
-            hidden = block(hidden, u)
-        result: Tensor = x + self._SCALE * self.shuffle(self.tail(hidden)).float()
-        return result
-
-
-class Synthesis(nn.Module):
-    """Latent to pixels: the mirror of `Analysis`, transposed KLT plus correction, and a filter."""
-
-    def __init__(
-        self,
-        channels: int,
-        width8: int,
-        width16: int,
-        blocks: int,
-        filter_width: int,
-        filter_blocks: int,
-    ) -> None:
-        super().__init__()
-        self.filter = PostFilter(filter_width, filter_blocks)
-        self.klt = nn.ConvTranspose2d(channels, 3, 16, stride=16)
-        self.head = nn.Conv2d(channels, width16, 1)
-        self.coarse = nn.ModuleList(ResidualBlock(width16) for _ in range(blocks))
-        self.up = nn.Conv2d(width16, 4 * width8, 3, padding=1)
-        self.shuffle2 = nn.PixelShuffle(2)
-        self.fine = nn.ModuleList(ResidualBlock(width8) for _ in range(blocks))
-        self.tail = nn.Conv2d(width8, 192, 3, padding=1)
-        self.shuffle8 = nn.PixelShuffle(8)
-        nn.init.zeros_(self.tail.weight)
-        nn.init.zeros_(bias_of(self.tail))
-
-    def forward(self, y: Tensor, u: Tensor, scale: Tensor) -> Tensor:
-        """Map `y` `[B, C, h, w]` to `[B, 3, 16h, 16w]` float32, about in [-1, 1], not clamped.
-
-        `scale` `[C]` divides the latent before the convolutional path.
-        """
-        with torch.autocast(y.device.type, enabled=False):
-            linear = _patches(y.float(), self.klt)
-        hidden = self.head(y / scale[:, None, None])
-        for block in self.coarse:
-            hidden = block(hidden, u)
-        hidden = self.shuffle2(self.up(hidden))
-        for block in self.fine:
-            hidden = block(hidden, u)
-        correction = self.shuffle8(self.tail(hidden)).float()
-        result: Tensor = self.filter(linear + correction, u)
-        return result
-
-
 class HyperAnalysis(nn.Module):
     """Latent (in cells) to hyper latent at a quarter of its resolution. Float, encoder only."""
 
@@ -218,8 +109,8 @@ def bias_of(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
     return bias
 
 
-def _patches(y: Tensor, layer: nn.ConvTranspose2d) -> Tensor:
-    """The transposed convolution `layer` whose kernel is its stride, as one matrix product.
+def patches(y: Tensor, layer: nn.ConvTranspose2d) -> Tensor:
+    """The transposed convolution `layer`, whose kernel is its stride, as one matrix product.
 
     Its patches do not overlap; library kernels for it are several times slower on a CPU.
     """

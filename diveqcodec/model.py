@@ -1,14 +1,12 @@
 """The codec's model, assembled for training: analysis, quantizer, prior, synthesis.
 
 ```
-x [B,3,H,W] ─ analysis ─ y [B,C,h,w] ─ × gain ─┬─ hyper analysis ─ z ─ VQ ─ ẑ
-                         stride 16             │                           │ hyper synthesis
-                                               │   features ───────────────┘
-                                               │      │
-                                               │    prior: slice by slice, two passes
-                                               │      │ mean μ, class t     ▲ earlier ŷ
-                                               └─ r = y - μ ─ product VQ ─ ŷ = μ + e
-                                                         indices ↕ entropy coder (table of t)
+x [B,3,H,W] ─ analysis ─ y [B,C,h,w] ─ × gain ─┬─ r = y - μ ─ product VQ ─ ŷ = μ + e
+                         stride 16             │                 │ indices ↕ entropy coder
+                                               │               mean μ, class t
+                                               │                 │
+                                               │    prior: slice by slice, two passes ◄─ earlier ŷ
+                                               └─ (hyper analysis ─ z ─ VQ ─ ẑ ─ features)
 x̂ ◄─ synthesis ◄─ ŷ / gain
 ```
 
@@ -19,13 +17,15 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from diveqcodec.blocktransform import BlockAnalysis, BlockSynthesis
 from diveqcodec.errors import ConfigError
-from diveqcodec.layers import Analysis, GainTable, HyperAnalysis, Synthesis, bias_of
+from diveqcodec.layers import GainTable, HyperAnalysis, bias_of
 from diveqcodec.prior import Prior, PriorConfig, as_rows, log_gain_of
 from diveqcodec.quantize.rate_aware import (
     Classes,
@@ -36,6 +36,7 @@ from diveqcodec.quantize.rate_aware import (
 )
 from diveqcodec.quantize.search import LEAST_RATE, RATE, skipping
 from diveqcodec.quantize.tables import Kind, Layer, size_class
+from diveqcodec.transform import Analysis, Synthesis
 
 STRIDE = 16  # pixels of a position
 HYPER_STRIDE = 4  # positions of a hyper position
@@ -51,24 +52,27 @@ class ModelConfig:
     quantizer: Kind = "diveq"  # "diveq" or "sf-diveq"
     channels: int = 320  # of the latent
     group: int = 2  # channels quantized together, 2 or 4
-    slices: tuple[int, ...] = (8, 8, 16, 32, 96)  # groups of every slice
+    slices: tuple[int, ...] = (2, 6, 8, 16, 32, 96)  # groups of every slice
     codebook: int = 256  # codewords of the fine layer (SF-DiVeQ: points of its curve)
     sf_steps: int = 4  # SF-DiVeQ: points a segment
-    coarse_slices: int = 2  # slices with a coarse layer
+    coarse_slices: int = 3  # slices with a coarse layer
     coarse_codebook: int = 1024
     coarse_cell: float = 8.0  # cells of the fine layer
+    transform: Literal["lapped", "block"] = "lapped"  # "block" is that of the first weights
+    width4: int = 64  # of the analysis at stride 4 (lapped)
     width8: int = 128  # of the networks at stride 8
-    width16: int = 256  # and at stride 16
-    blocks: int = 2  # residual blocks at each
-    filter_width: int = 32  # of the filter of decoded pixels, at half resolution
+    width16: int = 192  # and at stride 16
+    blocks: int = 1  # residual blocks at each
+    filter_width: int = 96  # of the filter of decoded pixels, at stride 4 (block: at stride 2)
     filter_blocks: int = 2
-    hyper_channels: int = 64
+    hyper_channels: int = 0  # 0: no hyper latent (with all that is known of neighbours it fades)
     hyper_width: int = 128
     hyper_codebook: int = 256
     features: int = 96  # of the hyper synthesis
-    prior_width: int = 192
-    prior_width2: int = 128
-    prior_linear: int = 64
+    prior_width: int = 256
+    prior_width2: int = 192
+    prior_linear: int = 96
+    magnitudes: bool = True  # the prior sees log magnitudes of coded groups beside their values
     sizes: int = 40  # size classes
     shapes: int = 5  # shape classes
     quality_bins: int = 64  # resolution of the quality in the prior
@@ -101,6 +105,7 @@ class ModelConfig:
             width=self.prior_width,
             width2=self.prior_width2,
             linear=self.prior_linear,
+            magnitudes=self.magnitudes,
             features=self.features,
             sizes=self.sizes,
             shapes=self.shapes,
@@ -138,7 +143,7 @@ class Output:
     latent_bits: Tensor
     hyper_bits: Tensor
     slices: list[SliceStatistics]
-    hyper: SliceStatistics
+    hyper: SliceStatistics | None
 
 
 class Transforms(nn.Module):
@@ -147,13 +152,28 @@ class Transforms(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = c = config
-        self.analysis = Analysis(c.channels, c.width8, c.width16, c.blocks)
-        self.synthesis = Synthesis(
-            c.channels, c.width8, c.width16, c.blocks, c.filter_width, c.filter_blocks
-        )
-        self.hyper_analysis = HyperAnalysis(c.channels, c.hyper_width, c.hyper_channels)
+        self.is_linear = False  # true: the networks beside the linear transform rest
+        self.analysis: Analysis | BlockAnalysis
+        self.synthesis: Synthesis | BlockSynthesis
+        deep, fine = (c.width8, c.width16, c.blocks), (c.filter_width, c.filter_blocks)
+        if c.transform == "block":
+            self.analysis = BlockAnalysis(c.channels, *deep)
+            self.synthesis = BlockSynthesis(c.channels, *deep, *fine)
+        else:
+            self.analysis = Analysis(c.channels, c.width4, *deep)
+            self.synthesis = Synthesis(c.channels, *deep, *fine)
+        self.hyper_analysis: HyperAnalysis | None = None
+        if c.hyper_channels:
+            self.hyper_analysis = HyperAnalysis(c.channels, c.hyper_width, c.hyper_channels)
         self.register_buffer("sigma", torch.ones(c.channels))
         self.sigma: Tensor
+
+    @property
+    def reach(self) -> int:
+        """Pixels to one side that analysis or synthesis of a block depends on."""
+        c = self.config
+        pair = self.analysis.reach(c.blocks), self.synthesis.reach(c.blocks, c.filter_blocks)
+        return max(pair)
 
     def position(self, log_gain: Tensor) -> Tensor:
         """Quality position in [0, 1] of log gains."""
@@ -162,16 +182,21 @@ class Transforms(nn.Module):
 
     def encode_latent(self, x: Tensor, log_gain: Tensor) -> Tensor:
         """Pixels `[B, 3, H, W]` in [0, 1] to the latent in cells `[B, C, H/16, W/16]`."""
-        u = self.position(log_gain)
-        y = self.analysis(x * 2 - 1, u, self.sigma.sqrt())
+        if self.is_linear:
+            y = self.analysis.linear(x * 2 - 1)
+        else:
+            y = self.analysis(x * 2 - 1, self.position(log_gain), self.sigma.sqrt())
         result: Tensor = y * torch.exp(log_gain)[:, None, None, None]
         return result
 
     def decode_latent(self, y_hat: Tensor, log_gain: Tensor) -> Tensor:
         """Latent in cells to pixels in about [0, 1], not clamped."""
-        u = self.position(log_gain)
         natural = y_hat * torch.exp(-log_gain)[:, None, None, None]
-        result: Tensor = (self.synthesis(natural, u, self.sigma.sqrt()) + 1) / 2
+        if self.is_linear:
+            x = self.synthesis.linear(natural)
+        else:
+            x = self.synthesis(natural, self.position(log_gain), self.sigma.sqrt())
+        result: Tensor = (x + 1) / 2
         return result
 
 
@@ -189,11 +214,13 @@ class DvqModel(Transforms):
         if c.coarse_slices:
             coarse = layer(size=c.coarse_codebook, cell=c.coarse_cell, shapes=1)
         self.quantizer = RateAwareQuantizer(fine, coarse)
-        hyper = layer(size=c.hyper_codebook, cell=1.0, shapes=1, kind=c.quantizer)
-        self.hyper_quantizer = RateAwareQuantizer(hyper, None)
-        self.hyper_class = GainTable(c.hyper_channels // c.group)
-        with torch.no_grad():
-            self.hyper_class.weight.fill_(float(size_class(torch.tensor(HYPER_SIGMA), c.sizes)))
+        self.hyper_quantizer: RateAwareQuantizer | None = None
+        if c.hyper_channels:
+            hyper = layer(size=c.hyper_codebook, cell=1.0, shapes=1, kind=c.quantizer)
+            self.hyper_quantizer = RateAwareQuantizer(hyper, None)
+            self.hyper_class = GainTable(c.hyper_channels // c.group)
+            start = float(size_class(torch.tensor(HYPER_SIGMA), c.sizes))
+            nn.init.constant_(self.hyper_class.weight, start)
 
     def set_transform(self, rows: Tensor, mean: Tensor, sigma: Tensor) -> None:
         """Start from a linear transform: orthonormal `rows` `[C, 3, 16, 16]`, pixel `mean` `[3]`.
@@ -214,18 +241,29 @@ class DvqModel(Transforms):
 
     def refresh(self) -> None:
         """Rebuild the neighbour lists of all codebooks after they have moved."""
-        self.quantizer.refresh()
-        self.hyper_quantizer.refresh()
+        for layer in self.layers().values():
+            layer.refresh()
+
+    def layers(self) -> dict[str, Layer]:
+        """The codebooks by name: "fine", and "coarse" and "hyper" where the model has them."""
+        layers = {"fine": self.quantizer.fine}
+        if self.quantizer.coarse is not None:
+            layers["coarse"] = self.quantizer.coarse
+        if self.hyper_quantizer is not None:
+            layers["hyper"] = self.hyper_quantizer.fine
+        return layers
 
     def forward(self, x: Tensor, lam: Tensor) -> Output:
         """Code `x` `[B, 3, H, W]` in [0, 1], sides multiples of 64, at trade-offs `lam` `[B]`."""
         log_gain = self.log_gain(lam)
         u = self.position(log_gain)
         y = self.encode_latent(x, log_gain)
-        z = self.hyper_analysis(y, u)
+        z = None if self.hyper_analysis is None else self.hyper_analysis(y, u)
         with torch.autocast(x.device.type, enabled=False):
             binned = self.binned_log_gain(log_gain)
-            z_hat, hyper_bits, hyper = self._quantise_hyper(z, self.position(binned))
+            z_hat, hyper_bits, hyper = None, y.new_zeros(x.shape[0]), None
+            if z is not None:
+                z_hat, hyper_bits, hyper = self._quantise_hyper(z, self.position(binned))
             recorder = _Recorder(self, x.shape[0])
             y_hat = self.prior.walk(y, z_hat, self.sigma, binned, recorder.quantise)
         x_hat = self.decode_latent(y_hat, log_gain)
@@ -251,6 +289,7 @@ class DvqModel(Transforms):
         per_group = self.hyper_classes(u)
         size = per_group[:, None].expand(-1, height * width, -1).reshape(-1)
         quantizer = self.hyper_quantizer
+        assert quantizer is not None
         classes = Classes(size, torch.zeros_like(size), None)
         if not self.training:
             classes = _rounded(classes)

@@ -1,15 +1,16 @@
 """The context model of the indices, as it is trained (float).
 
 ```
- ẑ ── hyper synthesis ── h ─┐                      for slice s, for pass p (checkerboard):
+(ẑ ── hyper synthesis) ─────┐                      for slice s, for pass p (checkerboard):
  earlier slices ŷ (3x3) ────┤
  this slice's first pass ───┴─ u ─ ReLU ─ 1x1 ─ ReLU ─┐
                                └── linear part of u ──┴─ 1x1 ── means, size, shape, coarse of s
 ```
 
 All latents enter and leave in *normalised* units: cells over `gain * sigma_c`, so that what is
-predicted does not depend on the quality asked for; the size class gets the log of the gain as an
-integer-friendly offset. Every operation has an exact fixed-point counterpart in `fixedprior`.
+predicted does not depend on the quality asked for; beside them enter the log magnitudes of groups
+in cells. The size class gets the log of the gain as an integer-friendly offset. Every operation has
+an exact fixed-point counterpart in `fixedprior`.
 
 Knows nothing of how residuals are quantized (a callback does that), of images, or of bytes.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +47,7 @@ class PriorConfig:
     width: int  # of the first layer
     width2: int  # of the second
     linear: int  # units of the first layer that also go on without a ReLU
+    magnitudes: bool  # a log magnitude of every group goes in beside its normalised latents
     features: int  # of the hyper synthesis
     sizes: int
     shapes: int
@@ -64,6 +67,14 @@ class PriorConfig:
     def start(self, s: int) -> int:
         """First channel of slice `s`."""
         return sum(self.slices[:s]) * self.group
+
+    def inputs(self, s: int) -> int:
+        """What is known of a position once slice `s` is coded: latents, magnitudes of groups."""
+        return self.slices[s] * (self.group + self.magnitudes)
+
+    def inputs_before(self, s: int) -> int:
+        """The same of all slices before slice `s`."""
+        return sum(self.inputs(i) for i in range(s))
 
     def radius(self, s: int) -> int:
         """Radius of the window in which slice `s` sees its first pass."""
@@ -96,13 +107,12 @@ class SliceNet(nn.Module):
 
     def __init__(self, config: PriorConfig, s: int) -> None:
         super().__init__()
-        channels = config.slices[s] * config.group
-        self.hyper = nn.Conv2d(config.features, config.width, 1)
-        before = config.start(s)
+        self.hyper = nn.Conv2d(config.features, config.width, 1) if config.hyper_channels else None
+        before = config.inputs_before(s)
         self.earlier = nn.Conv2d(before, config.width, 3, padding=1, bias=False) if before else None
         radius = config.radius(s)
         size = 2 * radius + 1
-        self.current = nn.Conv2d(channels, config.width, size, padding=radius, bias=False)
+        self.current = nn.Conv2d(config.inputs(s), config.width, size, padding=radius, bias=False)
         taps = torch.tensor(
             [[(i + j) % 2 for j in range(size)] for i in range(size)], dtype=torch.float32
         )
@@ -113,20 +123,33 @@ class SliceNet(nn.Module):
         self.hidden = nn.Linear(config.width, config.width2)
         self.out = nn.Linear(config.width2 + config.linear, config.outputs(s))
         self.linear = config.linear
+        self.is_large = s < config.coarse_slices
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def base(self, features: Tensor, earlier: Tensor, u: Tensor) -> Tensor:
-        """What both passes share, `[B, width, h, w]`."""
-        result: Tensor = self.hyper(features) + self.quality(u)[:, :, None, None]
-        if self.earlier is not None:
-            result = result + self.earlier(earlier)
+    def base(self, features: Tensor | None, earlier: Tensor, u: Tensor) -> Tensor:
+        """What both passes share, `[B, width, h, w]`; h and w are those of `earlier`."""
+        result: Tensor = self.quality(u)[:, :, None, None].expand(-1, -1, *earlier.shape[2:])
+        with self._fast(earlier):
+            if self.hyper is not None:
+                result = result + self.hyper(features)
+            if self.earlier is not None:
+                result = result + self.earlier(earlier).float()
         return result
 
     def context(self, current: Tensor) -> Tensor:
         """What the first pass tells the second: `current` is zero where nothing is known yet."""
         weight = self.current.weight * self.taps
-        return functional.conv2d(current, weight, padding=self.current.padding)
+        with self._fast(current):
+            return functional.conv2d(current, weight, padding=self.current.padding).float()
+
+    def _fast(self, x: Tensor) -> AbstractContextManager[None]:
+        """Convolutions of training in bfloat16, several times faster; validation as exported.
+
+        Not where latents are large: a mean of 100 cells would be off by a quarter of one.
+        """
+        is_fast = self.training and not self.is_large
+        return torch.autocast(x.device.type, torch.bfloat16, enabled=is_fast)
 
     def head(self, pre: Tensor) -> Tensor:
         """Rows `[M, width]` of pre-activations to rows of outputs."""
@@ -142,17 +165,19 @@ class Prior(nn.Module):
     def __init__(self, config: PriorConfig) -> None:
         super().__init__()
         self.config = config
-        self.synthesis = HyperSynthesis(config.hyper_channels, config.features)
+        self.synthesis: HyperSynthesis | None = None
+        if config.hyper_channels:
+            self.synthesis = HyperSynthesis(config.hyper_channels, config.features)
         self.nets = nn.ModuleList(SliceNet(config, s) for s in range(len(config.slices)))
 
     def walk(
-        self, y: Tensor, z_hat: Tensor, sigma: Tensor, log_gain: Tensor, quantise: Quantise
+        self, y: Tensor, z_hat: Tensor | None, sigma: Tensor, log_gain: Tensor, quantise: Quantise
     ) -> Tensor:
         """Predict, quantize and feed back slice by slice, in two checkerboard passes each.
 
         Args:
             y: latent in cells, `[B, C, h, w]`.
-            z_hat: quantized hyper latent `[B, Cz, h/4, w/4]`.
+            z_hat: quantized hyper latent `[B, Cz, h/4, w/4]`, if the model has one.
             sigma: natural standard deviation of every channel, `[C]`.
             log_gain: natural log of the gain, `[B]`, and ...
             quantise: called once a slice and pass with rows of positions.
@@ -162,14 +187,14 @@ class Prior(nn.Module):
         """
         batch, _, height, width = y.shape
         config = self.config
-        features = self.synthesis(z_hat)
+        features = None if self.synthesis is None else self.synthesis(z_hat)
         low, high = config.log_gain_range
         u = (log_gain - low) / (high - low)
         scale = torch.exp(log_gain)[:, None] * sigma  # [B, C]: cells in a normalised unit
         rows_y = y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])  # [N, C]
         image = torch.arange(batch, device=y.device).repeat_interleave(height * width)
         first, second = checkerboard(batch, height, width, y.device)
-        done: list[Tensor] = []  # ŷ of slices as grids, in normalised units
+        done: list[Tensor] = []  # what is known of slices, as grids
         values: list[Tensor] = []  # the same in cells, as rows
         for s, net in enumerate(self.nets):
             assert isinstance(net, SliceNet)
@@ -194,13 +219,20 @@ class Prior(nn.Module):
 
             got_first = code(first, base[first])
             known = torch.zeros_like(unit).index_copy(0, first, got_first)
-            grid = as_grid(normalise(known, unit), batch, height, width)
+            grid = as_grid(self._seen(known, unit), batch, height, width)
             context = as_rows(net.context(grid))[second] + net.second_pass
             got_second = code(second, base[second] + context)
             full = known.index_copy(0, second, got_second)
             values.append(full)
-            done.append(as_grid(normalise(full, unit), batch, height, width))
+            done.append(as_grid(self._seen(full, unit), batch, height, width))
         return as_grid(torch.cat(values, dim=1), batch, height, width)
+
+    def _seen(self, rows: Tensor, unit: Tensor) -> Tensor:
+        """What the networks see of latents `rows` `[N, c]` in cells of a slice, `[N, inputs]`."""
+        normal = (rows / unit).clamp(-INPUT_BOUND, INPUT_BOUND)
+        if not self.config.magnitudes:
+            return normal
+        return torch.cat([normal, log_magnitude(rows, self.config.group)], dim=1)
 
     def _split(self, s: int, out: Tensor, offset: Tensor) -> tuple[Tensor, Classes]:
         """Outputs `[M, ...]` of slice `s`: normalised means `[M, c]`, flat classes `[M * G]`."""
@@ -224,9 +256,16 @@ class Prior(nn.Module):
         return size_class(torch.exp(log), self.config.sizes).clamp(0, self.config.sizes - 1)
 
 
-def normalise(rows: Tensor, unit: Tensor) -> Tensor:
-    """Cells to normalised units, bounded."""
-    return (rows / unit).clamp(-INPUT_BOUND, INPUT_BOUND)
+def log_magnitude(rows: Tensor, group: int) -> Tensor:
+    """Log magnitude of groups: latents `[N, G * group]` in cells to `[N, G]`.
+
+    The logarithm to base 2 of one plus the sum of magnitudes, linear between powers of two: what
+    the exponent and the mantissa of a number are, so that integers give the same everywhere. It is
+    what classes are predicted from: a size class is a logarithm too.
+    """
+    total = 1 + rows.abs().view(rows.shape[0], -1, group).sum(2)
+    mantissa, exponent = torch.frexp(total)  # total = mantissa * 2^exponent, mantissa in [1/2, 1)
+    return exponent + (2 * mantissa - 2)
 
 
 def bounded_relu(x: Tensor) -> Tensor:

@@ -41,13 +41,13 @@ _FLAG_BITS = 20.0  # bits a symbol of class 1 may cost when the flag is decided
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What an encoder has: latent in cells `[h, w, C]`, hyper latent `[hz, wz, Cz]`, float32.
+    """What an encoder has, float32: latent in cells `[h, w, C]`, hyper latent `[hz, wz, Cz]`.
 
     `rate` multiplies the bits in the assignment; 0 assigns nearest codewords.
     """
 
     latent: Tensor
-    hyper: Tensor
+    hyper: Tensor | None
     rate: float = RATE
 
 
@@ -91,14 +91,18 @@ class TileCoder:
         y_hat = self.model.prior.walk(z_hat, self.quality_bin, self.size, self._pass)
         return y_hat, self.crc
 
-    def _hyper(self) -> Tensor:
-        """The hyper latent's integers `[hz, wz, Cz]`."""
+    def _hyper(self) -> Tensor | None:
+        """The hyper latent's integers `[hz, wz, Cz]`, if the model has one."""
         layer, config = self.model.hyper, self.model.config
+        if layer is None:
+            return None
+        assert self.model.hyper_classes is not None
         height, width = (-(-side // HYPER_STRIDE) for side in self.size)
         groups, d = config.hyper_channels // config.group, config.group
         rows = self.model.hyper_classes[self.quality_bin].repeat(height * width)
         symbols = coordinates = None
         if self.source is not None:
+            assert self.source.hyper is not None
             r = self.source.hyper.reshape(-1, d)
             choice = choose(layer.search, r, rows, layer.bits, rate=HYPER_RATE)
             symbols, coordinates = choice.fine, choice.fine_coordinates

@@ -22,6 +22,7 @@ from diveqcodec.errors import ConfigError, ModelError
 from diveqcodec.model import DvqModel, ModelConfig
 
 VERSION = 1
+_FIRST = {"transform": "block", "magnitudes": False}  # what configurations of then do not say
 KEY = "diveq"  # of the metadata
 NETWORKS, EXACT, TRAINING = "networks.", "exact.", "training."
 
@@ -95,7 +96,7 @@ def read_config(path: Path, info: dict[str, Any]) -> ModelConfig:
         ModelError: it is not one of this program.
     """
     try:
-        return from_dict(ModelConfig, info["config"])
+        return from_dict(ModelConfig, _FIRST | info["config"])
     except (ConfigError, TypeError, KeyError) as error:
         raise ModelError(f"{path}: {error}") from error
 

@@ -73,7 +73,8 @@ class CodingLayer:
 class CodingModel:
     """Everything a codec needs, loaded.
 
-    `hyper_classes` int64 `[bins, groups]` are rows of the hyper latent's tables.
+    `hyper_classes` int64 `[bins, groups]` are rows of the tables of the hyper latent, which a model
+    may lack.
     """
 
     name: str
@@ -84,8 +85,8 @@ class CodingModel:
     prior: FixedPrior
     fine: CodingLayer
     coarse: CodingLayer | None
-    hyper: CodingLayer
-    hyper_classes: Tensor
+    hyper: CodingLayer | None
+    hyper_classes: Tensor | None
 
 
 def save(model: DvqModel, path: Path, provenance: dict[str, Any]) -> bytes:
@@ -133,9 +134,10 @@ def load(path: Path, device: torch.device | None = None) -> CodingModel:
         coarse = None
         if config.coarse_slices:
             coarse = _layer(exact, "coarse", config.coarse_cell, 1)
-        hyper = _layer(exact, "hyper", 1.0, 1)
+        hyper = hyper_classes = None
+        if config.hyper_channels:
+            hyper, hyper_classes = _layer(exact, "hyper", 1.0, 1), exact["hyper.classes"].long()
         prior = FixedPrior(config.prior(), part(exact, "prior."))
-        hyper_classes = exact["hyper.classes"].long()
     except (KeyError, RuntimeError, ValueError) as error:
         raise ModelError(f"{path}: weights do not fit their configuration ({error})") from error
     transforms = transforms.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]

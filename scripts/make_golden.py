@@ -1,4 +1,4 @@
-"""Makes tests/golden/ again: a tiny trained model, files it wrote, and what they decode to.
+"""Makes tests/golden/second again: a tiny trained model, files it wrote, and what they decode to.
 
     python -m scripts.make_golden
 
@@ -25,7 +25,7 @@ from diveqcodec.weightfile import KEY, TRAINING
 from tests.coders import Recorder, decoded_tiles
 from tests.tiny import TINY, drawn, picture_of, trained
 
-GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"
+GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden" / "second"
 STEPS = 300
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--keep-model", action="store_true")
     keep: bool = parser.parse_args().keep_model
     torch.set_num_threads(1)
-    GOLDEN.mkdir(exist_ok=True)
+    GOLDEN.mkdir(parents=True, exist_ok=True)
     path = GOLDEN / "tiny.safetensors"
     if not keep:
         make_model(path)

@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
+KINDS = ("first", "second")  # generations of models: see tests/golden/README.md
 
 
-@pytest.fixture(scope="session")
-def tiny_model_path() -> Path:
+@pytest.fixture(scope="session", params=KINDS)
+def tiny_model_path(request: pytest.FixtureRequest) -> Path:
     """A tiny trained model, which coding can load; what training needs was left out of it."""
-    return GOLDEN / "tiny.safetensors"
+    return GOLDEN / str(request.param) / "tiny.safetensors"
 
 
 @pytest.fixture(scope="session")

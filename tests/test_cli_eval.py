@@ -29,7 +29,7 @@ def test_results_as_table_json_csv_plot_and_pictures() -> None:
     files = ("-o", "r.json", "--csv", "r.csv", "--plot", "r.png", "--save-images", "decoded")
     result = diveq("eval", "set", "-q", "20,60,90", "--anchor", "jpeg", "--parts", *files)
     assert result.exit_code == 0, result.output
-    assert "hyper bpp" in result.stdout
+    assert "slice 1 bpp" in result.stdout
     assert "diveq-1: 2 pictures" in result.stdout
     assert "jpeg: 2 pictures" in result.stdout
     assert "BD-rate" in result.stdout

@@ -195,7 +195,8 @@ def test_parts_add_up(codec: Codec) -> None:
     data = codec.compress(picture, 70)
     parts = codec.parts(data)
     assert sum(parts.values()) == 8 * len(data)
-    assert set(parts) == {"hyper", "slice 0", "slice 1", "container"}
+    hyper = {"hyper"} if codec.model.hyper is not None else set()
+    assert set(parts) == {"slice 0", "slice 1", "container"} | hyper
     assert 8 * 25 < parts["container"] < 8 * 45
     assert min(parts.values()) > 0
 

@@ -69,24 +69,24 @@ class Reference:
                 hidden = doubled
         return hidden
 
-    def walk(self, z: Integers, quality_bin: int, size, code) -> Integers:
+    def walk(self, z: Integers | None, quality_bin: int, size, code) -> Integers:
         config, n = self.config, self.numbers
         height, width = size
-        features = self.features(z)[:height, :width]
+        features = None if z is None else self.features(z)[:height, :width]
         channels = sum(config.slices) * config.group
         latent = np.zeros((height, width, channels), dtype=np.int64)
-        normal = np.zeros_like(latent)
+        known = [np.zeros((height, width, config.inputs(s)), np.int64) for s in self.slices()]
         for s, groups in enumerate(config.slices):
             start, end = config.start(s), config.start(s) + groups * config.group
-            base = self.convolve(f"{s}.hyper", features, 0) + n[f"{s}.quality"][quality_bin]
+            base = np.broadcast_to(n[f"{s}.quality"][quality_bin], (height, width, config.width))
+            if features is not None:
+                base = base + self.convolve(f"{s}.hyper", features, 0)
             if s:
-                base = base + self.convolve(f"{s}.earlier", normal[:, :, :start], 1)
+                base = base + self.convolve(f"{s}.earlier", np.concatenate(known[:s], 2), 1)
             for number in range(2):
                 pre = base
                 if number:
-                    context = self.convolve(
-                        f"{s}.current", normal[:, :, start:end], config.radius(s), odd=True
-                    )
+                    context = self.convolve(f"{s}.current", known[s], config.radius(s), odd=True)
                     pre = base + context + n[f"{s}.second_pass"]
                 for y in range(height):
                     for x in range((y + number) % 2, width, 2):
@@ -94,8 +94,23 @@ class Reference:
                         coded = np.clip(code(s, y, x, mean, rows), -LATENT_LIMIT, LATENT_LIMIT)
                         latent[y, x, start:end] = coded
                         scaled = self.shift(coded * n["normalise"][quality_bin, start:end], 12)
-                        normal[y, x, start:end] = np.clip(scaled, -INPUT_LIMIT, INPUT_LIMIT)
+                        normal = np.clip(scaled, -INPUT_LIMIT, INPUT_LIMIT)
+                        known[s][y, x] = [*normal, *self.magnitudes(coded)]
         return latent
+
+    def slices(self) -> range:
+        return range(len(self.config.slices))
+
+    def magnitudes(self, coded: Integers) -> list[int]:
+        """Log magnitudes of a position's groups, if the configuration has them."""
+        if not self.config.magnitudes:
+            return []
+        found = []
+        for group in coded.reshape(-1, self.config.group).tolist():
+            total = 256 + sum(map(abs, group))
+            exponent = total.bit_length() - 1
+            found.append(round(4096 * (exponent - 9 + Fraction(total, 2**exponent))))
+        return found
 
     def head(self, s: int, pre: Integers, quality_bin: int):
         config, n = self.config, self.numbers
@@ -140,10 +155,12 @@ def walked(prior: FixedPrior, size, quality_bin: int, amplitude: int, seed: int 
             seen[key] = (mean[i].long().tolist(), [t[i].tolist() for t in tables])
         return mean + e.reshape(-1, mean.shape[1])[places].double()
 
-    return prior.walk(hyper(seed, size), quality_bin, size, code), seen
+    return prior.walk(hyper(prior, seed, size), quality_bin, size, code), seen
 
 
-def hyper(seed: int, size) -> torch.Tensor:
+def hyper(prior: FixedPrior, seed: int, size) -> torch.Tensor | None:
+    if not prior.config.hyper_channels:
+        return None
     random = np.random.default_rng(seed)
     shape = (-(-size[0] // 4), -(-size[1] // 4), 8)
     return torch.from_numpy(random.integers(-2000, 2001, shape)).double()
@@ -200,8 +217,8 @@ def check_against_plain_integers(
         assert [r.tolist() for r in rows] == got_rows
         return mean + errors(s, amplitude)[y, x, : len(mean)]
 
-    z = hyper(0, SIZE).long().numpy()
-    expected = reference.walk(z, quality_bin, SIZE, code)
+    z = hyper(prior, 0, SIZE)
+    expected = reference.walk(None if z is None else z.long().numpy(), quality_bin, SIZE, code)
     assert not seen  # every position was visited by both
     np.testing.assert_array_equal(latent.long().numpy(), expected)
     assert reference.largest < 1 << 53
@@ -259,7 +276,10 @@ def test_weights_that_could_leave_the_exact_range_are_refused(
 ) -> None:
     config = tiny_model.prior.config
     FixedPrior(config, numbers)
-    for name in ("synthesis.second.bias", "0.quality", "1.second_pass", "1.out.bias", "offset"):
+    names = ["0.quality", "1.second_pass", "1.out.bias", "offset"]
+    if config.hyper_channels:
+        names.append("synthesis.second.bias")
+    for name in names:
         spoiled = {k: v.clone() for k, v in numbers.items()}
         spoiled[name].view(-1)[-1] = -(1 << 53)
         with pytest.raises(ModelError, match="would not be exact"):

@@ -14,7 +14,7 @@ STOREYS = (  # from the ground up
     {"errors"},
     {"alpha", "bitstream", "config", "entropy", "image", "layers"},
     {"quantize"},
-    {"prior"},
+    {"prior", "transform", "blocktransform"},
     {"model", "fixedprior"},
     {"export", "weightfile"},
     {"weights"},

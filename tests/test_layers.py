@@ -1,9 +1,8 @@
-"""Building blocks: quality tables, clamps that let gradients return, the linear start."""
+"""Building blocks: quality tables, blocks, clamps that let gradients return."""
 
-import pytest
 import torch
 
-from diveqcodec.layers import Analysis, GainTable, ResidualBlock, Synthesis, returning_clamp
+from diveqcodec.layers import GainTable, ResidualBlock, returning_clamp
 
 
 def test_gain_table_is_piecewise_linear() -> None:
@@ -36,20 +35,3 @@ def test_quality_modulates_a_block() -> None:
         block.film.weight[-1] += 1
     other = block(x[:1].expand(2, -1, -1, -1), u)
     assert float((other[0] - other[1]).detach().abs().max()) > 1e-3
-
-
-@pytest.mark.parametrize("size", [(16, 16), (32, 48)])
-def test_networks_start_as_an_orthonormal_transform(size: tuple[int, int]) -> None:
-    """With all 768 components and no correction yet, synthesis inverts analysis."""
-    torch.manual_seed(0)
-    analysis, synthesis = Analysis(768, 8, 8, 1), Synthesis(768, 8, 8, 1, 8, 1)
-    rows = torch.linalg.qr(torch.randn(768, 768)).Q.view(768, 3, 16, 16)
-    with torch.no_grad():
-        for layer in (analysis.klt, synthesis.klt):
-            layer.weight.copy_(rows)
-            assert layer.bias is not None
-            layer.bias.zero_()
-        x, u, scale = torch.rand(1, 3, *size), torch.tensor([0.3]), torch.ones(768)
-        y = analysis(x, u, scale)
-        assert y.shape == (1, 768, size[0] // 16, size[1] // 16)
-        torch.testing.assert_close(synthesis(y, u, scale), x, atol=1e-4, rtol=0)

@@ -17,11 +17,17 @@ from tests.coders import Recorder
 SIZES = [(1, 1), (1, 7), (9, 1), (2, 3), (4, 4), (5, 8), (13, 11)]
 
 
-def source(size, scale: float, rate: float = RATE, seed: int = 0) -> Source:
+def source(model: CodingModel, size, scale: float, rate: float = RATE, seed: int = 0) -> Source:
     random = torch.Generator().manual_seed(seed)
-    hyper = (-(-size[0] // 4), -(-size[1] // 4))
     latent = torch.randn(*size, 16, generator=random) * scale
+    if model.hyper is None:
+        return Source(latent, None, rate)
+    hyper = (-(-size[0] // 4), -(-size[1] // 4))
     return Source(latent, torch.randn(*hyper, 8, generator=random) * 3, rate)
+
+
+def parts(model: CodingModel) -> set[str]:
+    return {"slice 0", "slice 1"} | (set() if model.hyper is None else {"hyper"})
 
 
 def both(model: CodingModel, size, given: Source, quality_bin: int = 3):
@@ -42,7 +48,7 @@ def both(model: CodingModel, size, given: Source, quality_bin: int = 3):
 @pytest.mark.parametrize("scale", [0.0, 1.0, 40.0])
 def test_decoding_inverts_encoding(tiny_model: CodingModel, size, scale: float) -> None:
     for quality_bin in (0, 3, 7):
-        _, latent, _ = both(tiny_model, size, source(size, scale), quality_bin)
+        _, latent, _ = both(tiny_model, size, source(tiny_model, size, scale), quality_bin)
         assert latent.shape == (*size, 16)
 
 
@@ -53,14 +59,14 @@ def test_nothing_clips(tiny_model: CodingModel, rate: float, large: float) -> No
     size = (6, 7)
     for quality_bin in (0, 7):
         for channel in (0, 3, 4, 9, 15):
-            given = source(size, 0.1, rate)
+            given = source(tiny_model, size, 0.1, rate)
             given.latent[3, 2, channel] = large
             given.latent[4, 4, channel] = large / 3
             _, latent, _ = both(tiny_model, size, given, quality_bin)
             for place in ((3, 2), (4, 4)):
                 error = (latent - given.latent)[place][channel].abs()
                 assert float(error) < (1.5 if rate == 0 else 2.0), (quality_bin, channel, place)
-        everywhere = source(size, 0.0, rate)
+        everywhere = source(tiny_model, size, 0.0, rate)
         everywhere.latent[:] = torch.linspace(-large, large, everywhere.latent.numel()).view(
             everywhere.latent.shape
         )
@@ -83,10 +89,10 @@ def test_skipped_groups_are_coded_when_the_flag_says_so(tiny_model: CodingModel)
     changed = object.__new__(type(prior))
     changed.__dict__.update(prior.__dict__, _numbers=numbers, _matrices=matrices)
     model = dataclasses.replace(tiny_model, prior=changed)
-    quiet = source(size, 0.02)
+    quiet = source(tiny_model, size, 0.02)
     calls, latent, _ = both(model, size, quiet)
     assert not any(calls.flags())
-    loud = source(size, 0.02)
+    loud = source(tiny_model, size, 0.02)
     loud.latent[5, 5, 12] = 300.0
     calls, latent, _ = both(model, size, loud)
     # Slice 1, first pass (5 + 5 is even), and no other.
@@ -99,7 +105,7 @@ def test_nearest_codewords_are_near(tiny_model: CodingModel, scale: float) -> No
     """Without a price of bits every group that is coded lies within a cell, in all classes."""
     size = (8, 12)
     for quality_bin in (0, 2, 7):
-        given = source(size, scale, rate=0.0)
+        given = source(tiny_model, size, scale, rate=0.0)
         calls, latent, _ = both(tiny_model, size, given, quality_bin)
         error = (latent - given.latent).view(-1, 2).norm(dim=1)
         assert calls.flags()
@@ -111,14 +117,14 @@ def test_nearest_codewords_are_near(tiny_model: CodingModel, scale: float) -> No
 @pytest.mark.parametrize("size", [(1, 1), (6, 9), (24, 20)])
 def test_the_payload_is_as_long_as_its_information(tiny_model: CodingModel, size, scale) -> None:
     tally, encoder = Tally(), Encoder()
-    TileCoder(tiny_model, encoder, 4, size, source(size, scale), tally).run()
+    TileCoder(tiny_model, encoder, 4, size, source(tiny_model, size, scale), tally).run()
     payload, ideal = len(encoder.finish()), sum(tally.bits.values()) / 8
     # It may be shorter: null symbols at its end leave zero bits, which are not written.
     assert 0.99 * ideal - 16 <= payload <= 1.01 * ideal + 8
-    assert set(tally.bits) == {"hyper", "slice 0", "slice 1"}
+    assert set(tally.bits) == parts(tiny_model)
     again = Tally()
     encoder = Encoder()
-    TileCoder(tiny_model, encoder, 4, size, source(size, scale), again).run()
+    TileCoder(tiny_model, encoder, 4, size, source(tiny_model, size, scale), again).run()
     decoder = Decoder(encoder.finish())
     read = Tally()
     TileCoder(tiny_model, decoder, 4, size, tally=read).run()
@@ -127,17 +133,30 @@ def test_the_payload_is_as_long_as_its_information(tiny_model: CodingModel, size
 
 def test_the_tally_counts_what_the_tables_say(tiny_model: CodingModel) -> None:
     size, encoder, tally = (5, 6), Encoder(), Tally()
-    calls, given = Recorder(encoder), source(size, 0.5)
-    given.hyper[:] = 0  # nothing escapes
+    calls, given = Recorder(encoder), source(tiny_model, size, 0.5)
+    if given.hyper is not None:
+        given.hyper[:] = 0
     TileCoder(tiny_model, calls, 4, size, given, tally).run()
-    hyper = ideal_bits(tiny_model.hyper.tables, calls.classes[0], calls.symbols[0])
-    assert tally.bits["hyper"] == pytest.approx(hyper)
+    assert tiny_model.coarse is not None
+    coarse, fine = tiny_model.coarse.tables, tiny_model.fine.tables
+    assert calls.escaped() == 0
+    start = 0
+    if tiny_model.hyper is not None:
+        start = 1
+        hyper = ideal_bits(tiny_model.hyper.tables, calls.classes[0], calls.symbols[0])
+        assert tally.bits["hyper"] == pytest.approx(hyper)
+    expected = 0.0
+    for number, tables in enumerate((None, coarse, fine, None, coarse, fine), start):
+        if tables is not None:  # else a flag, which counts nowhere
+            expected += ideal_bits(tables, calls.classes[number], calls.symbols[number])
+    assert tally.bits["slice 0"] == pytest.approx(expected)
 
 
 def test_a_higher_price_of_bits_costs_fewer_of_them(tiny_model: CodingModel) -> None:
     size = (16, 16)
     lengths = [
-        len(both(tiny_model, size, source(size, 1.0, rate))[2]) for rate in (0.0, RATE, 4 * RATE)
+        len(both(tiny_model, size, source(tiny_model, size, 1.0, rate))[2])
+        for rate in (0.0, RATE, 4 * RATE)
     ]
     assert lengths[0] > lengths[1] > lengths[2]
 
@@ -146,7 +165,7 @@ def test_rate_aware_assignment_is_the_better_trade(tiny_model: CodingModel) -> N
     size = (16, 16)
     costs = []
     for rate in (0.0, RATE):
-        given = source(size, 1.0, rate)
+        given = source(tiny_model, size, 1.0, rate)
         _, latent, payload = both(tiny_model, size, given)
         error = float((latent - given.latent).square().sum())
         costs.append(error + RATE * 8 * len(payload))
@@ -154,23 +173,22 @@ def test_rate_aware_assignment_is_the_better_trade(tiny_model: CodingModel) -> N
 
 
 def test_the_order_of_symbols(tiny_model: CodingModel) -> None:
-    """Hyper latent, then for slices and passes: flag, coarse symbols if any, fine symbols."""
+    """Hyper latent if any; of slices and passes flag, coarse symbols if any, fine symbols."""
     size = (3, 3)
-    calls, _, _ = both(tiny_model, size, source(size, 0.5))
+    calls, _, _ = both(tiny_model, size, source(tiny_model, size, 0.5))
     coded = [
         (sizes, len(symbols))
         for sizes, symbols, classes in zip(calls.sizes, calls.symbols, calls.classes, strict=True)
         if len(classes)
     ]
-    fine, coarse, hyper = (
-        layer.tables.symbols
-        for layer in (tiny_model.fine, tiny_model.coarse, tiny_model.hyper)
-        if layer is not None
-    )
+    assert tiny_model.coarse is not None
+    fine, coarse = tiny_model.fine.tables.symbols, tiny_model.coarse.tables.symbols
+    if tiny_model.hyper is not None:
+        # one hyper position of four groups
+        assert coded.pop(0) == (tiny_model.hyper.tables.symbols, 4)
     kinds = [size for size, _ in coded]
-    assert kinds == [hyper, 2, coarse, fine, 2, coarse, fine, 2, fine, 2, fine]
-    assert coded[0] == (hyper, 4)  # one hyper position of four groups
-    assert coded[3][1] <= 5 * 2  # five positions in the first pass, two groups in the first slice
+    assert kinds == [2, coarse, fine, 2, coarse, fine, 2, fine, 2, fine]
+    assert coded[2][1] <= 5 * 2  # five positions in the first pass, two groups in the first slice
 
 
 def test_check_crc() -> None:

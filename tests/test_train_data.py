@@ -10,6 +10,7 @@ from PIL import Image
 from diveqcodec.errors import TrainingError
 from diveqcodec.train import data
 from diveqcodec.train.config import DataConfig
+from diveqcodec.transform import prefilter
 from tests.training import draw_pictures
 
 CPU = torch.device("cpu")
@@ -100,10 +101,27 @@ def test_principal_components_of_known_patches() -> None:
         grey = 128 + float(a) * pattern
         tensors.append(grey.round().to(torch.uint8).expand(3, 16, 16).contiguous())
     pictures = data.Pictures([str(i) for i in range(200)], tensors, [])
-    rows, mean, sigma = data.principal_components(pictures, 4, seed=0, patches=200)
+    rows, mean, sigma = data.principal_components(pictures, 4, seed=0, lapped=False, patches=200)
     torch.testing.assert_close(mean, torch.full((3,), 128 / 127.5 - 1), atol=3e-3, rtol=0)
     torch.testing.assert_close(rows.flatten(1) @ rows.flatten(1).T, torch.eye(4))
     wanted = pattern.expand(3, 16, 16).flatten()
     cosine = (rows[0].flatten() @ wanted / wanted.norm()).abs()
     assert float(cosine) > 0.999
     assert float(sigma[0]) > 50 * float(sigma[1])
+
+
+def test_lapped_components_are_those_of_pre_filtered_pictures() -> None:
+    """One pattern of 16x16, put through the inverse of the lapping: it is the first component."""
+    random = np.random.default_rng(3)
+    pattern = torch.from_numpy(random.choice([-1.0, 1.0], (16, 16))).float()
+    pattern -= pattern.mean()
+    tensors = []
+    inverse = torch.block_diag(prefilter(), prefilter()).T.float()
+    for a in np.linspace(-60, 60, 200):
+        filtered = torch.nn.functional.pad(float(a) * pattern, (8, 8, 8, 8))
+        grey = 128 + inverse @ filtered @ inverse.T
+        tensors.append(grey.round().to(torch.uint8).expand(3, 32, 32).contiguous())
+    pictures = data.Pictures([str(i) for i in range(200)], tensors, [])
+    rows, _, _ = data.principal_components(pictures, 4, seed=0, lapped=True, patches=200)
+    wanted = pattern.expand(3, 16, 16).flatten()
+    assert float((rows[0].flatten() @ wanted / wanted.norm()).abs()) > 0.999

@@ -123,7 +123,7 @@ def test_damage_is_named(saved, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["exact.hyper.classes", "exact.fine.basis", "exact.prior.unit", "networks.sigma"]
+    "name", ["exact.coarse.codewords", "exact.fine.basis", "exact.prior.unit", "networks.sigma"]
 )
 def test_missing_tensors_are_refused_even_with_a_fitting_id(saved, tmp_path: Path, name) -> None:
     _, path, _ = saved

@@ -1,6 +1,6 @@
 """The tiny model of the tests: its configuration, drawn pictures, and a training loop of one page.
 
-`scripts/make_golden.py` makes tests/golden/ with it; the tests train other variants of it.
+`scripts/make_golden.py` makes tests/golden/second with it; the tests train other variants of it.
 """
 
 from functools import lru_cache
@@ -13,10 +13,12 @@ from torch import Tensor
 from diveqcodec.image import Picture
 from diveqcodec.model import DvqModel, ModelConfig, TrainingRules
 from diveqcodec.train.initial import calibrate
+from diveqcodec.transform import Lapping
 
 TINY = ModelConfig(
     channels=16,
     slices=(2, 6),
+    width4=8,
     width8=8,
     width16=8,
     blocks=1,
@@ -25,15 +27,11 @@ TINY = ModelConfig(
     prior_width=32,
     prior_width2=32,
     prior_linear=8,
-    features=12,
-    hyper_channels=8,
-    hyper_width=8,
     coarse_slices=1,
     sizes=8,
     shapes=3,
     codebook=64,
     coarse_codebook=64,
-    hyper_codebook=32,
     quality_bins=8,
     lambda_min=0.0001,
 )
@@ -120,8 +118,7 @@ def _learning_rate(name: str) -> float:
 def loss_of(model: DvqModel, x: Tensor, lam: Tensor) -> Tensor:
     """Rate plus distortion of pictures `x` at trade-offs `lam`, scaled to be alike at all."""
     output = model(x, lam)
-    # Few steps: a hyper latent that costs its full rate from the start would fade.
-    bpp = (output.latent_bits + 0.1 * output.hyper_bits) / x[0, 0].numel()
+    bpp = (output.latent_bits + output.hyper_bits) / x[0, 0].numel()
     mse = (output.x_hat - x).square().mean((1, 2, 3))
     return ((bpp + lam * 255**2 * mse) / (lam / 0.0067).sqrt()).mean()
 
@@ -135,10 +132,11 @@ def training_pictures() -> tuple[Tensor, ...]:
 @lru_cache
 def principal_components(channels: int) -> tuple[Tensor, Tensor, Tensor]:
     """What `DvqModel.set_transform` takes, of the training pictures."""
-    x = torch.stack(training_pictures()).double() / 127.5 - 1
+    x = torch.stack(training_pictures()).float() / 127.5 - 1
     mean = x.mean((0, 2, 3))
-    centred = x - mean[:, None, None]
-    patches = torch.nn.functional.unfold(centred, 16, stride=4).transpose(1, 2).reshape(-1, 768)
+    with torch.no_grad():
+        centred = (Lapping(transposed=False)(x) - mean[:, None, None]).double()
+    patches = torch.nn.functional.unfold(centred, 16, stride=16).transpose(1, 2).reshape(-1, 768)
     values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
     rows = vectors.flip(1)[:, :channels].T.reshape(channels, 3, 16, 16)
     sigma = values.flip(0)[:channels].clamp_min(1e-10).sqrt()

@@ -18,6 +18,7 @@ from diveqcodec.train.config import (
 TINY = ModelConfig(
     channels=32,
     slices=(4, 12),
+    width4=8,
     width8=16,
     width16=16,
     filter_width=8,

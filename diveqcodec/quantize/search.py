@@ -10,7 +10,7 @@ Knows codewords and bits as plain tensors: nothing of how they are learned or co
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ LEAST_RATE = 1e-12
 _GRID_STEP = 0.25  # spacing of the grid on which neighbour lists are kept, in cells of the layer
 _SHARPNESS = 6.0  # of the soft assignment: 1 / (2 * cell^2 / 12)
 _COARSE_CANDIDATES = 4
+_CENTRE = 0.35  # of the way to the next coarse codeword: closer residuals have no need of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,15 @@ class Search:
         maybe: Tensor = (length >= self.reach) | (gain > dearness[row] - margin)
         return maybe
 
+    def may_leave_centre(self, r: Tensor, row: Tensor, table: Tensor) -> Tensor:
+        """False where a coarse codeword but the null one can hardly help. bool `[N]`.
+
+        That is well inside the null codeword's cell, where it is also the cheapest symbol.
+        """
+        cheaper = table[:, 1:].min(1).values < table[:, 0]
+        maybe: Tensor = (r.norm(dim=1) > _CENTRE * self.reach) | cheaper[row]
+        return maybe
+
     def escape_point(self, r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Nearby lattice point for residuals `r` `[N, d]`, by rounding lattice coordinates.
 
@@ -134,6 +144,13 @@ class Choice:
     raw_bits: Tensor
     jacobian: Tensor | None
     rate_slope: Tensor | None
+
+    def put(self, places: Tensor, other: Choice) -> None:
+        """Overwrite the choices of groups `places` `[M]` by those of `other`, made for M groups."""
+        for entry in fields(self):
+            mine, theirs = getattr(self, entry.name), getattr(other, entry.name)
+            if mine is not None:
+                mine.index_copy_(0, places, theirs)
 
 
 @torch.no_grad()
@@ -207,6 +224,34 @@ def choose_pair(
 
     Arguments as in `choose`, in pairs (fine, coarse).
     """
+    # Where bits count for little, any pair may be the nearest sum. On CUDA, telling residuals apart
+    # would make the host wait.
+    if r.is_cuda or rate < RATE / 2:
+        return _choose_jointly(searches, r, rows, tables, rate, soft)
+    wide = searches[1].may_leave_centre(r, rows[1], tables[1]).nonzero()[:, 0]
+    choice = choose(searches[0], r, rows[0], tables[0], rate=rate, soft=soft)
+    still = torch.zeros_like(r)
+    choice = replace(
+        choice,
+        coarse=torch.zeros_like(choice.fine),
+        coarse_point=still,
+        coarse_coordinates=still.clone(),
+    )
+    if len(wide):
+        taken = rows[0][wide], rows[1][wide]
+        choice.put(wide, _choose_jointly(searches, r[wide], taken, tables, rate, soft))
+    return choice
+
+
+def _choose_jointly(
+    searches: tuple[Search, Search],
+    r: Tensor,
+    rows: tuple[Tensor, Tensor],
+    tables: tuple[Tensor, Tensor],
+    rate: float,
+    soft: bool,
+) -> Choice:
+    """`choose_pair` where a coarse codeword may be worth it."""
     fine, coarse = searches
     count, dim = r.shape
     escape = coarse.words.shape[0]

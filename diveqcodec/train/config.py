@@ -33,15 +33,18 @@ class OptimConfig:
     """Optimizer and schedule."""
 
     steps: int = 20000
-    lr: float = 3e-4  # of the networks
-    codebook_factor: float = 0.5  # learning rate of codebooks, relative
-    table_factor: float = 10.0  # of frequency tables
-    klt_factor: float = 0.1  # of the linear transform
-    filter_factor: float = 2.5  # of the filter of decoded pixels
+    lr: float = 7e-4  # of the networks of the transform
+    prior_factor: float = 1.0  # learning rate of prior and hyper latent, relative
+    codebook_factor: float = 0.25  # learning rate of codebooks, relative
+    table_factor: float = 5.0  # of frequency tables
+    linear_factor: float = 0.05  # of the linear transform
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.0
     warmup: int = 200  # steps
-    flat: float = 0.3  # share of the steps before the cosine begins
+    # Share of the steps in which the networks beside the linear transform rest: the prior, which
+    # has more to learn, sees more pictures in the same time.
+    linear: float = 0.35
+    flat: float = 0.55  # share of the steps before the cosine begins
     final: float = 0.02  # learning rate at the end, relative
     clip: float = 2.0  # norm of the gradient
     ema: float = 0.999  # decay of the averaged weights
@@ -73,7 +76,7 @@ class LogConfig:
     """What is written, and how often."""
 
     every: int = 50  # steps between lines of the log
-    validate_every: int = 500
+    validate_every: int = 1000
     checkpoint_minutes: float = 5.0
     samples: int = 3  # held-out crops drawn at every validation; 0: none
 

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from diveqcodec.errors import TrainingError
 from diveqcodec.train.config import DataConfig
+from diveqcodec.transform import SIDE, prefilter
 
 log = logging.getLogger(__name__)
 
@@ -142,9 +143,9 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
 
 
 def principal_components(
-    pictures: Pictures, channels: int, seed: int, patches: int = 60000
+    pictures: Pictures, channels: int, seed: int, *, lapped: bool, patches: int = 60000
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The KLT of 16x16x3 patches in [-1, 1].
+    """The KLT of 16x16x3 patches in [-1, 1], of pictures as they are or pre-filtered by a lapping.
 
     Returns:
         orthonormal rows `[channels, 3, 16, 16]`, mean colour `[3]`, deviations `[channels]`.
@@ -152,14 +153,19 @@ def principal_components(
     random = np.random.default_rng((seed, 2))
     wanted, count = math.ceil(patches / len(pictures.tensors)), 0
     total, square = torch.zeros(768).double(), torch.zeros(768, 768).double()
+    side = 2 * SIDE if lapped else SIDE  # half a block more around, which the lapping mixes in
+    lapping = torch.block_diag(prefilter(), prefilter())[SIDE // 2 : -SIDE // 2].float()
     for picture in pictures.tensors:
         height, width = picture.shape[1:]
         each = min(wanted, height * width // 16)
         count += each
-        i = torch.from_numpy(random.integers(height - 15, size=each)).to(picture.device)
-        j = torch.from_numpy(random.integers(width - 15, size=each)).to(picture.device)
-        windows = picture.unfold(1, 16, 1).unfold(2, 16, 1)  # [3, H - 15, W - 15, 16, 16], a view
-        x = windows[:, i, j].transpose(0, 1).reshape(each, -1).cpu().float() / 127.5 - 1
+        i = torch.from_numpy(random.integers(height - side + 1, size=each)).to(picture.device)
+        j = torch.from_numpy(random.integers(width - side + 1, size=each)).to(picture.device)
+        windows = picture.unfold(1, side, 1).unfold(2, side, 1)  # [3, ..., ..., side, side], a view
+        x = windows[:, i, j].transpose(0, 1).cpu().float() / 127.5 - 1  # [each, 3, side, side]
+        if lapped:
+            x = lapping @ x @ lapping.T
+        x = x.reshape(each, -1)
         total += x.sum(0)
         square += x.T @ x
     mean = total.view(3, 256).mean(1) / count

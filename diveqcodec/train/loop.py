@@ -67,7 +67,10 @@ class Trainer:
     def start(self) -> None:
         """Start from the principal components of the pictures."""
         rows, mean, sigma = data.principal_components(
-            self.pictures, self.config.model.channels, self.config.seed
+            self.pictures,
+            self.config.model.channels,
+            self.config.seed,
+            lapped=self.config.model.transform == "lapped",
         )
         self.model.set_transform(rows, mean, sigma)
         c, seed = self.config.model, self.config.seed
@@ -139,6 +142,7 @@ class Trainer:
             ),
             self.device,
         )
+        model.is_linear = is_linear(self.step, config)
         output = forward(model, x, lam)
         charged = hyper_weight(self.step, config) * output.hyper_bits
         bpp = (output.latent_bits + charged) / x[0, 0].numel()
@@ -151,9 +155,8 @@ class Trainer:
         self.bad_step.masked_fill_(is_first, self.step)
         if self.device.type == "cpu":
             self._check_finite()
-        factor = schedule(self.step, config)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
+            group["lr"] = group["base_lr"] * schedule(self.step, config, group["start"])
         self.optimizer.step()
         interval.add(loss, output, x, norm)
         with torch.no_grad():
@@ -252,9 +255,7 @@ class Trainer:
                     layer.built = lists[name]
 
     def _layers(self) -> dict[str, Layer]:
-        quantizer = self.model.quantizer
-        layers = {"fine": quantizer.fine, "hyper": self.model.hyper_quantizer.fine}
-        return layers if quantizer.coarse is None else layers | {"coarse": quantizer.coarse}
+        return self.model.layers()
 
     def _assign(self, values: dict[str, Tensor]) -> None:
         with torch.no_grad():
@@ -321,26 +322,40 @@ def forward(model: DvqModel, x: Tensor, lam: Tensor) -> Output:
 def make_optimizer(model: DvqModel, config: TrainConfig) -> torch.optim.Optimizer:
     """AdamW with its own learning rate for each kind of parameter."""
     optim = config.optim
-    factors = {"net": 1.0, "codebook": optim.codebook_factor, "table": optim.table_factor}
-    factors |= {"klt": optim.klt_factor, "filter": optim.filter_factor}
+    factors = {"transform": 1.0, "prior": optim.prior_factor, "linear": optim.linear_factor}
+    factors |= {"codebook": optim.codebook_factor, "table": optim.table_factor}
     groups: dict[str, list[Tensor]] = {key: [] for key in factors}
     for name, parameter in model.named_parameters():
-        kind = "net"
+        kind = "prior"
         if name.endswith(".unit"):
             kind = "codebook"
         elif name.endswith(".logits") or name == "hyper_class.weight":
             kind = "table"
-        elif ".klt." in name:
-            kind = "klt"
-        elif ".filter." in name:
-            kind = "filter"
+        elif ".klt." in name or ".lapping." in name:
+            kind = "linear"
+        elif name.startswith(("analysis.", "synthesis.")):
+            kind = "transform"
         groups[kind].append(parameter)
+    begin = math.ceil(optim.linear * optim.steps)
     return torch.optim.AdamW(
-        [{"params": p, "base_lr": optim.lr * factors[k], "lr": 0.0} for k, p in groups.items()],
+        [
+            {
+                "params": parameters,
+                "base_lr": optim.lr * factors[kind],
+                "start": begin if kind == "transform" else 0,
+                "lr": 0.0,
+            }
+            for kind, parameters in groups.items()
+        ],
         betas=optim.betas,
         weight_decay=optim.weight_decay,
         fused=True,
     )
+
+
+def is_linear(step: int, config: TrainConfig) -> bool:
+    """Whether the networks beside the linear transform still rest."""
+    return step < config.optim.linear * config.optim.steps
 
 
 def hyper_weight(step: int, config: TrainConfig) -> float:
@@ -353,10 +368,10 @@ def average_decay(step: int, most: float) -> float:
     return min(most, (1 + step) / (10 + step))
 
 
-def schedule(step: int, config: TrainConfig) -> float:
-    """Learning rate factor: linear warm-up, flat, cosine down to `optim.final`."""
+def schedule(step: int, config: TrainConfig, start: int = 0) -> float:
+    """Learning rate factor: linear warm-up from `start`, flat, cosine down to `optim.final`."""
     optim = config.optim
-    warm = min(1.0, (step + 1) / max(1, optim.warmup))
+    warm = min(1.0, max(0, step - start + 1) / max(1, optim.warmup))
     done = (step / optim.steps - optim.flat) / max(1e-9, 1 - optim.flat)
     cosine = 0.5 + 0.5 * math.cos(math.pi * min(max(done, 0.0), 1.0))
     return warm * (optim.final + (1 - optim.final) * cosine)

@@ -100,9 +100,11 @@ def _draw_validation(axes: Any, lines: list[dict[str, Any]]) -> None:
 
 
 def _draw_parts(axes: Any, lines: list[dict[str, Any]], steps: list[int]) -> None:
-    """A line a slice, and one for the hyper latent: bits, null share, perplexity."""
-    count = len(lines[0]["slices"]) if lines else 0
-    for number in range(count + 1):
+    """A line a slice, and one for the hyper latent, if any: bits, null share, perplexity."""
+    if not lines:
+        return
+    count = len(lines[0]["slices"])
+    for number in range(count + ("hyper" in lines[0])):
         is_hyper = number == count
         parts = [line["hyper"] if is_hyper else line["slices"][number] for line in lines]
         style = {

@@ -21,7 +21,9 @@ class Interval:
         self.device = device
         config = model.config
         symbols = [model.quantizer.fine.size + 1] * len(config.slices)
-        symbols.append(model.hyper_quantizer.fine.size + 1)
+        if model.hyper_quantizer is not None:
+            symbols.append(model.hyper_quantizer.fine.size + 1)
+        self.slices = len(config.slices)
         self.counts = [torch.zeros(n, dtype=torch.int64, device=device) for n in symbols]
         self.bits = torch.zeros(len(symbols), dtype=torch.float64, device=device)
         self.sums = torch.zeros(4, dtype=torch.float64, device=device)
@@ -34,7 +36,8 @@ class Interval:
         psnr = mse.clamp_min(1e-10).log10().mean() * -10
         bits = (output.latent_bits.detach() + output.hyper_bits.detach()).sum()
         self.sums += torch.stack([loss.detach(), bits, psnr, norm.detach()])
-        for number, part in enumerate([*output.slices, output.hyper]):
+        hyper = [] if output.hyper is None else [output.hyper]
+        for number, part in enumerate([*output.slices, *hyper]):
             self.bits[number] += _total(part)
             for symbols in part.symbols:
                 self.counts[number].scatter_add_(0, symbols, torch.ones_like(symbols))
@@ -52,10 +55,10 @@ class Interval:
             "bpp": round(bits / max(1, self.pixels), 4),
             "psnr": round(psnr / steps, 3),
             "gradient": round(norm / steps, 4),
-            "hyper_bpp": parts[-1]["bpp"],
-            "slices": parts[:-1],
-            "hyper": parts[-1],
+            "slices": parts[: self.slices],
         }
+        if len(parts) > self.slices:
+            line |= {"hyper_bpp": parts[-1]["bpp"], "hyper": parts[-1]}
         for value in (*self.counts, self.bits, self.sums):
             value.zero_()
         self.pixels = self.steps = 0

@@ -96,8 +96,9 @@ class Validation:
             "loss": round(bpp + distortion, 4),
             "bpp": round(bpp, 4),
             "psnr": round(psnr, 3),
-            "hyper_bpp": round(hyper, 5),
         }
+        if hyper:
+            entry["hyper_bpp"] = round(hyper, 5)
         if self.config.loss.distortion == "ms-ssim":
             entry["ms_ssim"] = round(similarity, 5)
         return entry
