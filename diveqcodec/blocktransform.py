@@ -49,7 +49,7 @@ class BlockAnalysis(nn.Module):
     def forward(self, x: Tensor, u: Tensor, scale: Tensor) -> Tensor:
         """Map `x` `[B, 3, H, W]` in [-1, 1], sides multiples of 16, to `[B, C, H/16, W/16]`.
 
-        `u` `[B]` is the quality position, `scale` `[C]` the scale of the correction per channel.
+        `u` `[B]` is the quality position, `scale` `[C, 1, 1]` that of the correction.
         """
         hidden = self.stem(self.unshuffle(x))
         for block in self.fine:
@@ -58,7 +58,7 @@ class BlockAnalysis(nn.Module):
         for block in self.coarse:
             hidden = block(hidden, u)
         correction = self.head(hidden).float()
-        result: Tensor = self.linear(x) + correction * scale[:, None, None]
+        result: Tensor = self.linear(x) + correction * scale
         return result
 
 
@@ -130,9 +130,9 @@ class BlockSynthesis(nn.Module):
     def forward(self, y: Tensor, u: Tensor, scale: Tensor) -> Tensor:
         """Map `y` `[B, C, h, w]` to `[B, 3, 16h, 16w]` float32, about in [-1, 1], not clamped.
 
-        `scale` `[C]` divides the latent before the convolutional path.
+        `scale` `[C, 1, 1]` divides the latent before the convolutional path.
         """
-        hidden = self.head(y / scale[:, None, None])
+        hidden = self.head(y / scale)
         for block in self.coarse:
             hidden = block(hidden, u)
         hidden = self.shuffle2(self.up(hidden))

@@ -15,7 +15,7 @@ from diveqcodec.entropy import normalise
 from diveqcodec.fixedprior import ACTIVATION_BITS, GRID_BITS, UNIT_BITS
 from diveqcodec.layers import bias_of
 from diveqcodec.model import DvqModel
-from diveqcodec.prior import SliceNet
+from diveqcodec.prior import PriorConfig, SliceNet
 from diveqcodec.quantize.search import GRID, integer_basis
 from diveqcodec.quantize.tables import Layer
 
@@ -62,7 +62,7 @@ def _prior(model: DvqModel) -> dict[str, Tensor]:
     offsets = []
     for s, module in enumerate(prior.nets):
         assert isinstance(module, SliceNet)
-        _slice_net(numbers, s, module, model.position(centres))
+        _slice_net(numbers, config, s, module, model.position(centres))
         start = config.start(s)
         part = scale[:, start : start + config.slices[s] * config.group].float()
         offsets.append(prior.class_offset(part))
@@ -72,29 +72,33 @@ def _prior(model: DvqModel) -> dict[str, Tensor]:
     return numbers
 
 
-def _slice_net(numbers: dict[str, Tensor], s: int, net: SliceNet, u: Tensor) -> None:
+def _slice_net(
+    numbers: dict[str, Tensor], config: PriorConfig, s: int, net: SliceNet, u: Tensor
+) -> None:
     """The first layer's parts share a grid, since their sums are rounded only together."""
-    size = net.taps.shape[0]
-    odd = net.taps.flatten().bool().cpu()
-    current = net.current.weight.cpu().flatten(2)[:, :, odd]
-    parts = {"current": current}
+    passes = range(1, len(config.taps(s)))
+    contexts = [net.context_layer(number) for number in passes]
+    parts = {
+        config.context_name(s, number): weight.cpu().double()
+        for number, (weight, _) in zip(passes, contexts, strict=True)
+    }
     if net.hyper is not None:
-        parts["hyper"] = net.hyper.weight.cpu().flatten(2)
+        parts[f"{s}.hyper"] = net.hyper.weight.cpu().double().flatten(1)
     if net.earlier is not None:
-        parts["earlier"] = net.earlier.weight.cpu().flatten(2)
-    assert size * size // 2 == current.shape[2]
-    # taps before channels: the order in which the exact prior gathers its windows
-    flat = {k: v.transpose(1, 2).flatten(1).double() for k, v in parts.items()}
-    bits = _fraction_bits(torch.cat(list(flat.values()), dim=1))
-    for name, weight in flat.items():
-        numbers[f"{s}.{name}.weight"] = _on_grid(weight, bits).to(torch.int16)
+        # taps before channels: the order in which the exact prior gathers its windows
+        earlier = net.earlier.weight.cpu().double().flatten(2)
+        parts[f"{s}.earlier"] = earlier.transpose(1, 2).flatten(1)
+    bits = _fraction_bits(torch.cat(list(parts.values()), dim=1))
+    for name, weight in parts.items():
+        numbers[f"{name}.weight"] = _on_grid(weight, bits).to(torch.int16)
     fraction = bits + ACTIVATION_BITS
     quality = net.quality.cpu()(u.cpu()).double()
     if net.hyper is not None:
         quality = quality + bias_of(net.hyper).cpu().double()
     numbers[f"{s}.quality"] = torch.ldexp(quality, fraction).round().long()
-    second = net.second_pass.cpu().double()
-    numbers[f"{s}.second_pass"] = torch.ldexp(second, fraction).round().long()
+    biases = torch.stack([bias.cpu().double() for _, bias in contexts])
+    biases = torch.ldexp(biases, fraction).round().long()  # [passes - 1, width]
+    numbers[f"{s}.second_pass"] = biases if config.levels(s) else biases[0]
     numbers[f"{s}.pre.shift"] = bits.to(torch.int8)
     _linear(numbers, f"{s}.hidden", net.hidden)
     _linear(numbers, f"{s}.out", net.out)

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diveqcodec.errors import ModelError
+from diveqcodec.passes import passes_of
 from diveqcodec.prior import ACTIVATION_BOUND, INPUT_BOUND, PriorConfig
 from diveqcodec.quantize.search import GRID
 
@@ -34,6 +35,7 @@ LATENT_BOUND = float(1 << 24)  # of a latent, in units of 2^-8 cells
 _ACTIVATION_LIMIT = ACTIVATION_BOUND * 2**ACTIVATION_BITS
 _INPUT_LIMIT = INPUT_BOUND * 2**ACTIVATION_BITS
 _EXACT = float(1 << 53)
+_CPU = torch.device("cpu")
 
 assert 1 << GRID_BITS == GRID
 
@@ -86,7 +88,7 @@ class FixedPrior:
     def walk(
         self, z_hat: Tensor | None, quality_bin: int, size: tuple[int, int], code: Code
     ) -> Tensor:
-        """Predict and code a tile slice by slice, in two checkerboard passes each.
+        """Predict and code a tile slice by slice, pass by pass.
 
         Args:
             z_hat: integers `[hz, wz, Cz]` in units of 2^-8 cells, if the model has a hyper latent.
@@ -107,25 +109,27 @@ class FixedPrior:
         # What is known of every position, with a border of one for the 3x3 windows.
         inputs = config.inputs_before(len(config.slices))
         known = torch.zeros(height + 2, width + 2, inputs, dtype=torch.float64)
-        inside = known[1:-1, 1:-1]
         for s in range(len(config.slices)):
             start, before = config.start(s), config.inputs_before(s)
             part = slice(start, start + config.slices[s] * config.group)
-            seen = slice(before, before + config.inputs(s))
             base = self._base(s, features, known[:, :, :before], quality_bin)
-            for number in range(2):
-                places = _places(height, width, number)
-                if not len(places):
+            # This slice, with a row of zeros for positions outside.
+            seen = torch.zeros(height * width + 1, config.inputs(s), dtype=torch.float64)
+            unit = self._numbers["normalise"][quality_bin, part]
+            geometry = passes_of(height, width, config.levels(s), config.radius(s), _CPU)
+            for number, one in enumerate(geometry):
+                if not len(one.places):
                     continue
-                pre = base[places]
+                pre = base[one.places]
                 if number:
-                    pre = pre + self._context(s, inside[:, :, seen], places)
+                    pre = pre + self._context(s, number, seen[one.neighbours].flatten(1))
                 mean, rows = self._head(s, pre, quality_bin)
-                coded = code(s, number, places, mean, rows)
+                coded = code(s, number, one.places, mean, rows)
                 coded = coded.clamp(-LATENT_BOUND, LATENT_BOUND)
-                y_hat[places, part] = coded
-                unit = self._numbers["normalise"][quality_bin, part]
-                inside[places // width, places % width, seen] = self._seen(coded, unit)
+                y_hat[one.places, part] = coded
+                seen[one.places] = self._seen(coded, unit)
+            grid = seen[:-1].view(height, width, -1)
+            known[1:-1, 1:-1, before : before + config.inputs(s)] = grid
         return y_hat.view(height, width, channels)
 
     def hyper_synthesis(self, z_hat: Tensor) -> Tensor:
@@ -135,7 +139,7 @@ class FixedPrior:
         for name in ("synthesis.first", "synthesis.second", "synthesis.third"):
             height, width, _ = hidden.shape
             padded = functional.pad(hidden, (0, 0, 1, 1, 1, 1))
-            out = self._sum(name, _windows(padded, _all_places(height, width), 1))
+            out = self._sum(name, _windows(padded))
             hidden = self._finish(name, out).clamp(0, _ACTIVATION_LIMIT).view(height, width, -1)
             if name != "synthesis.first":
                 hidden = _shuffle(hidden)
@@ -148,18 +152,15 @@ class FixedPrior:
         if features is not None:
             total = total + features @ self._matrices[f"{s}.hyper"]
         if s:
-            places = _all_places(height, width)
-            total = total + self._sum(f"{s}.earlier", _windows(earlier, places, 1))
+            total = total + self._sum(f"{s}.earlier", _windows(earlier))
         return total
 
-    def _context(self, s: int, current: Tensor, places: Tensor) -> Tensor:
-        """What the first pass tells the second at `places`: odd taps of the window only."""
-        radius = self.config.radius(s)
-        padded = functional.pad(current, (0, 0, radius, radius, radius, radius))
-        return (
-            self._sum(f"{s}.current", _windows(padded, places, radius, odd=True))
-            + (self._numbers[f"{s}.second_pass"])
-        )
+    def _context(self, s: int, number: int, window: Tensor) -> Tensor:
+        """What the slice itself tells pass `number`: rows of neighbours `[M, T * inputs]`."""
+        name = self.config.context_name(s, number)
+        bias = self._numbers[f"{s}.second_pass"]
+        total = self._sum(name, window)
+        return total + (bias[number - 1] if self.config.levels(s) else bias)
 
     def _seen(self, coded: Tensor, unit: Tensor) -> Tensor:
         """What the networks see of coded latents `[M, c]`: normalised, and log magnitudes."""
@@ -225,8 +226,13 @@ class FixedPrior:
             total = self._numbers[f"{s}.quality"].abs().amax(0)
             if has_hyper:
                 total = total + self._magnitude(f"{s}.hyper", _ACTIVATION_LIMIT)
-            total = total + self._numbers[f"{s}.second_pass"].abs()
-            total = total + self._magnitude(f"{s}.current", _INPUT_LIMIT)
+            bias = self._numbers[f"{s}.second_pass"].abs()
+            total = total + bias.view(-1, self.config.width).amax(0)
+            contexts = [
+                self._magnitude(self.config.context_name(s, number), _INPUT_LIMIT)
+                for number in range(1, len(self.config.taps(s)))
+            ]
+            total = total + torch.stack(contexts).amax(0)
             if s:
                 total = total + self._magnitude(f"{s}.earlier", _INPUT_LIMIT)
             totals[f"{s}.pre"] = total
@@ -266,14 +272,19 @@ def _check_shapes(config: PriorConfig, tensors: dict[str, Tensor]) -> None:
         linear("synthesis.second", 9 * f, 4 * f)
         linear("synthesis.third", 9 * f, 4 * f)
     for s in range(len(config.slices)):
-        odd_taps = (2 * config.radius(s) + 1) ** 2 // 2
+        taps = config.taps(s)[1:]
         if config.hyper_channels:
             shapes[f"{s}.hyper.weight"] = config.width, f
-        shapes[f"{s}.current.weight"] = config.width, odd_taps * config.inputs(s)
+        for number, count in enumerate(taps, 1):
+            name = config.context_name(s, number)
+            shapes[f"{name}.weight"] = config.width, count * config.inputs(s)
         if s:
             shapes[f"{s}.earlier.weight"] = config.width, 9 * config.inputs_before(s)
         shapes[f"{s}.quality"] = bins, config.width
-        shapes[f"{s}.second_pass"] = shapes[f"{s}.pre.shift"] = (config.width,)
+        shapes[f"{s}.pre.shift"] = (config.width,)
+        shapes[f"{s}.second_pass"] = (config.width,)
+        if config.levels(s):
+            shapes[f"{s}.second_pass"] = len(taps), config.width
         linear(f"{s}.hidden", config.width, config.width2)
         linear(f"{s}.out", config.width2 + config.linear, config.outputs(s))
     for name, shape in shapes.items():
@@ -306,37 +317,17 @@ def _shuffle(grid: Tensor) -> Tensor:
     return parts.reshape(2 * height, 2 * width, channels // 4)
 
 
-def _windows(padded: Tensor, places: Tensor, radius: int, odd: bool = False) -> Tensor:
-    """Rows of windows `[M, taps * C]`, the taps in raster order.
-
-    `padded` `[h + 2 r, w + 2 r, C]`; `places` number positions of the unpadded grid. `odd` takes
-    only the taps at odd distance from the centre.
-    """
+def _windows(padded: Tensor) -> Tensor:
+    """Rows of all 3x3 windows `[h * w, 9 * C]`, taps in raster order, of `[h + 2, w + 2, C]`."""
     height, width, channels = padded.shape
-    index = _tap_index(height - 2 * radius, width - 2 * radius, radius, odd)[places]
-    rows = padded.reshape(height * width, channels)[index]  # [M, taps, C]
+    rows = padded.reshape(height * width, channels)[_tap_index(height - 2, width - 2)]
     return rows.flatten(1)
 
 
 @lru_cache(maxsize=64)
-def _tap_index(height: int, width: int, radius: int, odd: bool) -> Tensor:
-    """For every position the rows of its window's taps in the padded grid, `[h * w, taps]`."""
-    span = 2 * radius + 1
-    stride = width + 2 * radius
-    taps = torch.tensor(
-        [i * stride + j for i in range(span) for j in range(span) if not odd or (i + j) % 2]
-    )
+def _tap_index(height: int, width: int) -> Tensor:
+    """For every position the rows of its window's taps in the padded grid, `[h * w, 9]`."""
+    stride = width + 2
+    taps = torch.tensor([i * stride + j for i in range(3) for j in range(3)])
     corner = (torch.arange(height)[:, None] * stride + torch.arange(width)[None]).flatten()
     return corner[:, None] + taps[None]
-
-
-@lru_cache(maxsize=64)
-def _places(height: int, width: int, number: int) -> Tensor:
-    """Positions of pass 0 (row + column even) or 1, in raster order."""
-    parity = (torch.arange(height)[:, None] + torch.arange(width)[None]) % 2
-    return (parity.flatten() == number).nonzero()[:, 0]
-
-
-@lru_cache(maxsize=64)
-def _all_places(height: int, width: int) -> Tensor:
-    return torch.arange(height * width)

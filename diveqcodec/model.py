@@ -75,6 +75,8 @@ class ModelConfig:
     magnitudes: bool = True  # the prior sees log magnitudes of coded groups beside their values
     sizes: int = 40  # size classes
     shapes: int = 5  # shape classes
+    pyramid_slices: int = 2  # the first slices, coded from coarse to fine
+    pyramid_levels: int = 3  # in so many doublings
     quality_bins: int = 64  # resolution of the quality in the prior
     lambda_min: float = 0.0006  # trade-off of the lowest quality: bpp + lambda * 255^2 * MSE
     lambda_max: float = 0.25
@@ -106,6 +108,8 @@ class ModelConfig:
             width2=self.prior_width2,
             linear=self.prior_linear,
             magnitudes=self.magnitudes,
+            pyramid_slices=self.pyramid_slices,
+            pyramid_levels=self.pyramid_levels,
             features=self.features,
             sizes=self.sizes,
             shapes=self.shapes,
@@ -132,7 +136,8 @@ class SliceStatistics:
     """What one slice did in one forward pass, for the log."""
 
     bits: list[Tensor] = field(default_factory=list)
-    symbols: list[Tensor] = field(default_factory=list)
+    symbols: list[Tensor] = field(default_factory=list)  # of the fine layer
+    coarse: list[Tensor] = field(default_factory=list)  # empty in slices without a coarse layer
 
 
 @dataclass(slots=True)
@@ -175,6 +180,16 @@ class Transforms(nn.Module):
         pair = self.analysis.reach(c.blocks), self.synthesis.reach(c.blocks, c.filter_blocks)
         return max(pair)
 
+    def _scale(self, log_gain: Tensor) -> Tensor:
+        """How large corrections of the latent are: `[B, C, 1, 1]`, or `[C, 1, 1]` at all qualities.
+
+        The geometric mean of a channel's deviation and of a cell, so that what a network adds while
+        it has not learned yet costs no quality more than another.
+        """
+        if self.config.transform == "block":
+            return self.sigma.sqrt()[:, None, None]
+        return (self.sigma * torch.exp(-log_gain)[:, None]).sqrt()[:, :, None, None]
+
     def position(self, log_gain: Tensor) -> Tensor:
         """Quality position in [0, 1] of log gains."""
         low, high = self.config.log_gain_range()
@@ -185,7 +200,7 @@ class Transforms(nn.Module):
         if self.is_linear:
             y = self.analysis.linear(x * 2 - 1)
         else:
-            y = self.analysis(x * 2 - 1, self.position(log_gain), self.sigma.sqrt())
+            y = self.analysis(x * 2 - 1, self.position(log_gain), self._scale(log_gain))
         result: Tensor = y * torch.exp(log_gain)[:, None, None, None]
         return result
 
@@ -195,7 +210,7 @@ class Transforms(nn.Module):
         if self.is_linear:
             x = self.synthesis.linear(natural)
         else:
-            x = self.synthesis(natural, self.position(log_gain), self.sigma.sqrt())
+            x = self.synthesis(natural, self.position(log_gain), self._scale(log_gain))
         result: Tensor = (x + 1) / 2
         return result
 
@@ -334,6 +349,8 @@ class _Recorder:
         bits = bits + (choice.rate_slope * (r - r.detach())).sum(1)
         self.slices[s].bits.append(bits.detach())
         self.slices[s].symbols.append(choice.fine)
+        if choice.coarse is not None:
+            self.slices[s].coarse.append(choice.coarse)
         per_picture = bits.view(self.batch, -1).sum(1)  # positions are ordered by picture
         self._bits = per_picture if self._bits is None else self._bits + per_picture
         shape = (y.shape[0], -1, d)

@@ -1,9 +1,9 @@
 """The context model of the indices, as it is trained (float).
 
 ```
-(ẑ ── hyper synthesis) ─────┐                      for slice s, for pass p (checkerboard):
+(ẑ ── hyper synthesis) ─────┐                      for slice s, for pass p (see `passes`):
  earlier slices ŷ (3x3) ────┤
- this slice's first pass ───┴─ u ─ ReLU ─ 1x1 ─ ReLU ─┐
+ this slice's earlier passes ┴─ u ─ ReLU ─ 1x1 ─ ReLU ─┐
                                └── linear part of u ──┴─ 1x1 ── means, size, shape, coarse of s
 ```
 
@@ -27,13 +27,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diveqcodec.layers import GainTable
+from diveqcodec.passes import of_batch, passes_of, taps_of
 from diveqcodec.quantize.rate_aware import Classes, clamp_classes
 from diveqcodec.quantize.tables import SIGMA_RANGE, size_class
 
 ACTIVATION_BOUND = 128.0  # every activation is clamped to this magnitude
 INPUT_BOUND = 32.0  # normalised latents are clamped to this magnitude
-WIDE_TAPS = 2  # slices up to this many channels see a 5x5 window of their first pass
-_WIDE_LIMIT = 32
+_WIDE_LIMIT = 32  # slices up to this many channels see a 5x5 window of themselves, others 3x3
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,8 @@ class PriorConfig:
     width2: int  # of the second
     linear: int  # units of the first layer that also go on without a ReLU
     magnitudes: bool  # a log magnitude of every group goes in beside its normalised latents
+    pyramid_slices: int  # the first so many slices are coded from coarse to fine
+    pyramid_levels: int  # in so many doublings
     features: int  # of the hyper synthesis
     sizes: int
     shapes: int
@@ -77,8 +79,20 @@ class PriorConfig:
         return sum(self.inputs(i) for i in range(s))
 
     def radius(self, s: int) -> int:
-        """Radius of the window in which slice `s` sees its first pass."""
+        """Radius of the window in which slice `s` sees itself."""
         return 2 if self.slices[s] * self.group <= _WIDE_LIMIT else 1
+
+    def taps(self, s: int) -> list[int]:
+        """How many neighbours of its own slice the positions of every pass of slice `s` see."""
+        return taps_of(self.levels(s), self.radius(s))
+
+    def context_name(self, s: int, number: int) -> str:
+        """Name of the exact layer that pass `number` > 0 of slice `s` sees its own slice with."""
+        return f"{s}.current.{number}" if self.levels(s) else f"{s}.current"
+
+    def levels(self, s: int) -> int:
+        """Doublings from coarse to fine in slice `s`; 0 is a checkerboard."""
+        return self.pyramid_levels if s < self.pyramid_slices else 0
 
 
 # (slice, channels of the slice, y rows [M, c], means [M, c] in cells, classes) -> ŷ rows [M, c]
@@ -110,16 +124,15 @@ class SliceNet(nn.Module):
         self.hyper = nn.Conv2d(config.features, config.width, 1) if config.hyper_channels else None
         before = config.inputs_before(s)
         self.earlier = nn.Conv2d(before, config.width, 3, padding=1, bias=False) if before else None
-        radius = config.radius(s)
-        size = 2 * radius + 1
-        self.current = nn.Conv2d(config.inputs(s), config.width, size, padding=radius, bias=False)
-        taps = torch.tensor(
-            [[(i + j) % 2 for j in range(size)] for i in range(size)], dtype=torch.float32
-        )
-        self.register_buffer("taps", taps, persistent=False)
-        self.taps: Tensor
+        self.current: nn.ModuleList | nn.Conv2d
+        if config.levels(s):
+            inputs = (taps * config.inputs(s) for taps in config.taps(s)[1:])
+            self.current = nn.ModuleList(nn.Linear(n, config.width) for n in inputs)
+        else:  # a window of which every other tap is used
+            size = 2 * config.radius(s) + 1
+            self.current = nn.Conv2d(config.inputs(s), config.width, size, bias=False)
+            self.second_pass = nn.Parameter(torch.zeros(config.width))
         self.quality = GainTable(config.width)
-        self.second_pass = nn.Parameter(torch.zeros(config.width))
         self.hidden = nn.Linear(config.width, config.width2)
         self.out = nn.Linear(config.width2 + config.linear, config.outputs(s))
         self.linear = config.linear
@@ -137,11 +150,25 @@ class SliceNet(nn.Module):
                 result = result + self.earlier(earlier).float()
         return result
 
-    def context(self, current: Tensor) -> Tensor:
-        """What the first pass tells the second: `current` is zero where nothing is known yet."""
-        weight = self.current.weight * self.taps
-        with self._fast(current):
-            return functional.conv2d(current, weight, padding=self.current.padding).float()
+    def context(self, number: int, seen: Tensor, neighbours: Tensor) -> Tensor:
+        """What the slice itself tells pass `number` > 0: rows `[M, width]`.
+
+        `seen` `[N + 1, inputs]` is what is known of every position, the last row zeros for one
+        outside, and `neighbours` `[M, T]` numbers its rows.
+        """
+        weight, bias = self.context_layer(number)
+        window = functional.embedding(neighbours, seen).flatten(1)
+        with self._fast(seen):
+            return functional.linear(window, weight).float() + bias
+
+    def context_layer(self, number: int) -> tuple[Tensor, Tensor]:
+        """Weight `[width, T * inputs]`, inputs ordered by tap, and bias of pass `number` > 0."""
+        if isinstance(self.current, nn.ModuleList):
+            layer = self.current[number - 1]
+            assert isinstance(layer, nn.Linear)
+            return layer.weight, layer.bias
+        odd = self.current.weight.flatten(2)[:, :, 1::2]  # [width, inputs, T]
+        return odd.transpose(1, 2).flatten(1), self.second_pass
 
     def _fast(self, x: Tensor) -> AbstractContextManager[None]:
         """Convolutions of training in bfloat16, several times faster; validation as exported.
@@ -173,13 +200,13 @@ class Prior(nn.Module):
     def walk(
         self, y: Tensor, z_hat: Tensor | None, sigma: Tensor, log_gain: Tensor, quantise: Quantise
     ) -> Tensor:
-        """Predict, quantize and feed back slice by slice, in two checkerboard passes each.
+        """Predict, quantize and feed back slice by slice, pass by pass.
 
         Args:
             y: latent in cells, `[B, C, h, w]`.
             z_hat: quantized hyper latent `[B, Cz, h/4, w/4]`, if the model has one.
             sigma: natural standard deviation of every channel, `[C]`.
-            log_gain: natural log of the gain, `[B]`, and ...
+            log_gain: natural log of the gain, `[B]`.
             quantise: called once a slice and pass with rows of positions.
 
         Returns:
@@ -193,7 +220,6 @@ class Prior(nn.Module):
         scale = torch.exp(log_gain)[:, None] * sigma  # [B, C]: cells in a normalised unit
         rows_y = y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])  # [N, C]
         image = torch.arange(batch, device=y.device).repeat_interleave(height * width)
-        first, second = checkerboard(batch, height, width, y.device)
         done: list[Tensor] = []  # what is known of slices, as grids
         values: list[Tensor] = []  # the same in cells, as rows
         for s, net in enumerate(self.nets):
@@ -205,26 +231,23 @@ class Prior(nn.Module):
             base = as_rows(net.base(features, earlier, u))
             offset = self.class_offset(scale[:, part])[image]
 
-            def code(
-                positions: Tensor,
-                pre: Tensor,
-                s: int = s,
-                net: SliceNet = net,
-                unit: Tensor = unit,
-                offset: Tensor = offset,
-                part: slice = part,
-            ) -> Tensor:
-                mean, classes = self._split(s, net.head(pre), offset[positions])
-                return quantise(s, rows_y[positions, part], mean * unit[positions], classes)
-
-            got_first = code(first, base[first])
-            known = torch.zeros_like(unit).index_copy(0, first, got_first)
-            grid = as_grid(self._seen(known, unit), batch, height, width)
-            context = as_rows(net.context(grid))[second] + net.second_pass
-            got_second = code(second, base[second] + context)
-            full = known.index_copy(0, second, got_second)
-            values.append(full)
-            done.append(as_grid(self._seen(full, unit), batch, height, width))
+            known = torch.zeros_like(unit)
+            seen = unit.new_zeros(len(unit) + 1, config.inputs(s))
+            geometry = passes_of(height, width, config.levels(s), config.radius(s), y.device)
+            for number, one in enumerate(of_batch(p, batch, height * width) for p in geometry):
+                places = one.places
+                if not len(places):
+                    continue
+                pre = base[places]
+                if number:
+                    pre = pre + net.context(number, seen, one.neighbours)
+                mean, classes = self._split(s, net.head(pre), offset[places])
+                units = unit[places]
+                coded = quantise(s, rows_y[places, part], mean * units, classes)
+                known = known.index_copy(0, places, coded)
+                seen = seen.index_copy(0, places, self._seen(coded, units))
+            values.append(known)
+            done.append(as_grid(seen[:-1], batch, height, width))
         return as_grid(torch.cat(values, dim=1), batch, height, width)
 
     def _seen(self, rows: Tensor, unit: Tensor) -> Tensor:
@@ -273,18 +296,6 @@ def bounded_relu(x: Tensor) -> Tensor:
     return x.clamp(0, ACTIVATION_BOUND)
 
 
-def checkerboard(
-    batch: int, height: int, width: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Row numbers of the positions of the first pass (row + column even) and of the second."""
-    i = torch.arange(height, device=device)[:, None]
-    j = torch.arange(width, device=device)[None]
-    parity = ((i + j) % 2).expand(batch, height, width).flatten()
-    order = torch.argsort(parity, stable=True)
-    count = batch * (height * width // 2 + height * width % 2)
-    return order[:count], order[count:]
-
-
 def as_rows(grid: Tensor) -> Tensor:
     """`[B, C, h, w]` to rows of positions `[B * h * w, C]`."""
     return grid.permute(0, 2, 3, 1).reshape(-1, grid.shape[1])
@@ -301,3 +312,8 @@ def log_gain_of(lam: float, rate: float) -> float:
     `g^2 = lam * 255^2 * rate / 12` for inputs in [-1, 1] and orthonormal rows.
     """
     return 0.5 * math.log(lam * 255.0**2 * rate / 12.0)
+
+
+def lambda_of(log_gain: float, rate: float) -> float:
+    """The inverse of `log_gain_of`: the trade-off at which a unit cell is optimal for a gain."""
+    return math.exp(2.0 * log_gain) * 12.0 / (255.0**2 * rate)

@@ -22,7 +22,8 @@ from diveqcodec.errors import ConfigError, ModelError
 from diveqcodec.model import DvqModel, ModelConfig
 
 VERSION = 1
-_FIRST = {"transform": "block", "magnitudes": False}  # what configurations of then do not say
+# What configurations of the first weights do not say.
+_FIRST = {"transform": "block", "magnitudes": False, "pyramid_slices": 0}
 KEY = "diveq"  # of the metadata
 NETWORKS, EXACT, TRAINING = "networks.", "exact.", "training."
 

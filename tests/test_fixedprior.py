@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from diveqcodec.errors import ModelError
 from diveqcodec.fixedprior import FixedPrior, GroupRows
 from diveqcodec.weights import CodingModel
+from tests.test_passes import order
 
 Integers = NDArray[np.int64]
 SIZE = (7, 5)
@@ -40,11 +41,11 @@ class Reference:
         twice = 2 * (value - (low << bits))
         return low + ((twice > 1 << bits) | ((twice == 1 << bits) & (low % 2 == 1)))
 
-    def convolve(self, name: str, grid: Integers, radius: int, odd: bool = False) -> Integers:
+    def convolve(self, name: str, grid: Integers, radius: int) -> Integers:
         height, width, channels = grid.shape
         weight = self.numbers[f"{name}.weight"].reshape(-1, channels)  # rows: output, then tap
         span = range(-radius, radius + 1)
-        taps = [(i, j) for i in span for j in span if not odd or (i + j) % 2]
+        taps = [(i, j) for i in span for j in span]
         weight = weight.reshape(-1, len(taps), channels)
         total = np.zeros((height, width, len(weight)), dtype=np.int64)
         for tap, (i, j) in enumerate(taps):
@@ -83,20 +84,39 @@ class Reference:
                 base = base + self.convolve(f"{s}.hyper", features, 0)
             if s:
                 base = base + self.convolve(f"{s}.earlier", np.concatenate(known[:s], 2), 1)
-            for number in range(2):
-                pre = base
-                if number:
-                    context = self.convolve(f"{s}.current", known[s], config.radius(s), odd=True)
-                    pre = base + context + n[f"{s}.second_pass"]
-                for y in range(height):
-                    for x in range((y + number) % 2, width, 2):
-                        mean, rows = self.head(s, pre[y, x], quality_bin)
-                        coded = np.clip(code(s, y, x, mean, rows), -LATENT_LIMIT, LATENT_LIMIT)
-                        latent[y, x, start:end] = coded
-                        scaled = self.shift(coded * n["normalise"][quality_bin, start:end], 12)
-                        normal = np.clip(scaled, -INPUT_LIMIT, INPUT_LIMIT)
-                        known[s][y, x] = [*normal, *self.magnitudes(coded)]
+            levels = config.levels(s)
+            for number in range(1 + 2 * levels if levels else 2):
+                for y, x in np.ndindex(height, width):
+                    if order(levels, y, x) != number:
+                        continue
+                    pre = base[y, x]
+                    if number:
+                        pre = pre + self.context(s, number, known[s], y, x)
+                    mean, rows = self.head(s, pre, quality_bin)
+                    coded = np.clip(code(s, y, x, mean, rows), -LATENT_LIMIT, LATENT_LIMIT)
+                    latent[y, x, start:end] = coded
+                    scaled = self.shift(coded * n["normalise"][quality_bin, start:end], 12)
+                    normal = np.clip(scaled, -INPUT_LIMIT, INPUT_LIMIT)
+                    known[s][y, x] = [*normal, *self.magnitudes(coded)]
         return latent
+
+    def context(self, s: int, number: int, known: Integers, y: int, x: int) -> Integers:
+        """What a position sees of its own slice, taps in raster order."""
+        levels, radius = self.config.levels(s), self.config.radius(s)
+        step = 1 << (levels - (number + 1) // 2) if levels else 1
+        span: tuple[int, ...] = tuple(range(-radius, radius + 1))
+        taps = [(i, j) for i in span for j in span if (i + j) % 2]
+        if levels and number % 2:
+            taps = [(i, j) for i in (-3, -1, 1, 3) for j in (-3, -1, 1, 3)]
+        window = np.zeros((len(taps), known.shape[2]), dtype=np.int64)
+        for tap, (i, j) in enumerate(taps):
+            row, column = y + step * i, x + step * j
+            if 0 <= row < len(known) and 0 <= column < known.shape[1]:
+                window[tap] = known[row, column]
+        name = f"{s}.current.{number}" if levels else f"{s}.current"
+        bias = self.numbers[f"{s}.second_pass"].reshape(-1, self.config.width)[number - 1]
+        total: Integers = self.numbers[f"{name}.weight"] @ window.flatten() + bias
+        return total
 
     def slices(self) -> range:
         return range(len(self.config.slices))

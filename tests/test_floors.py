@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "diveqcodec"
 STOREYS = (  # from the ground up
     {"errors"},
-    {"alpha", "bitstream", "config", "entropy", "image", "layers"},
+    {"alpha", "bitstream", "config", "entropy", "image", "layers", "passes"},
     {"quantize"},
     {"prior", "transform", "blocktransform"},
     {"model", "fixedprior"},

@@ -5,9 +5,11 @@ import torch
 from torch import Tensor
 
 from diveqcodec.model import DvqModel
-from diveqcodec.prior import as_grid, as_rows, checkerboard, log_gain_of
+from diveqcodec.passes import passes_of
+from diveqcodec.prior import as_grid, as_rows, log_gain_of
 from diveqcodec.quantize.rate_aware import Classes
 from diveqcodec.quantize.search import RATE
+from tests.test_passes import order as order_of_passes
 from tests.tiny import TINY
 
 SIZE = (4, 8)
@@ -28,8 +30,13 @@ def predictions(model: DvqModel, y: Tensor) -> Tensor:
     """Means and sizes `[h, w, C + groups]` where every latent is coded without loss."""
     height, width = SIZE
     found = torch.full((height * width, 16 + 8), float("nan"))
-    rows = [*checkerboard(1, height, width, y.device)]
-    calls = [(s, part) for s in range(2) for part in rows]
+    config = TINY.prior()
+    calls = [
+        (s, one.places)
+        for s in range(2)
+        for one in passes_of(height, width, config.levels(s), config.radius(s), y.device)
+        if len(one.places)
+    ]
 
     def quantise(s: int, latent: Tensor, mean: Tensor, classes: Classes) -> Tensor:
         number, part = calls.pop(0)
@@ -51,7 +58,7 @@ def predictions(model: DvqModel, y: Tensor) -> Tensor:
 
 def order(s: int, y: int, x: int) -> tuple[int, int]:
     """When a slice of a position is coded."""
-    return s, (y + x) % 2
+    return s, order_of_passes(TINY.prior().levels(s), y, x)
 
 
 @pytest.mark.parametrize("place", [(1, 1), (1, 2), (3, 7)])
@@ -71,21 +78,13 @@ def test_nothing_is_predicted_from_what_comes_later(
                 if order(s, i, j) <= when:
                     assert not any(bool(changed[i, j, part].any()) for part in parts)
     # The last pass of the last slice tells nobody; all others are listened to.
+    assert TINY.prior().levels(0) > TINY.prior().levels(1) == 0
     assert bool(changed.any()) == (when != (1, 1))
 
 
 def test_rows_and_grids_are_inverse() -> None:
     grid = torch.randn(2, 5, 3, 4)
     assert torch.equal(as_grid(as_rows(grid), 2, 3, 4), grid)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (3, 3), (2, 5)])
-def test_the_checkerboard_covers_every_position(size: tuple[int, int]) -> None:
-    first, second = checkerboard(2, *size, torch.device("cpu"))
-    assert sorted([*first.tolist(), *second.tolist()]) == list(range(2 * size[0] * size[1]))
-    for part, parity in ((first, 0), (second, 1)):
-        i, j = (part % (size[0] * size[1])) // size[1], part % size[1]
-        assert bool(((i + j) % 2 == parity).all())
 
 
 def test_gain_of_a_trade_off() -> None:

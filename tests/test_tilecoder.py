@@ -9,6 +9,7 @@ import torch
 from diveqcodec.entropy import Decoder, Encoder, ideal_bits
 from diveqcodec.errors import DamagedError
 from diveqcodec.fixedprior import GRID_BITS
+from diveqcodec.passes import passes_of
 from diveqcodec.quantize.search import RATE
 from diveqcodec.tilecoder import Source, Tally, TileCoder, check_crc
 from diveqcodec.weights import CodingModel
@@ -24,6 +25,13 @@ def source(model: CodingModel, size, scale: float, rate: float = RATE, seed: int
         return Source(latent, None, rate)
     hyper = (-(-size[0] // 4), -(-size[1] // 4))
     return Source(latent, torch.randn(*hyper, 8, generator=random) * 3, rate)
+
+
+def passes(model: CodingModel, s: int, size) -> int:
+    """How many passes of slice s have positions."""
+    config = model.config.prior()
+    geometry = passes_of(*size, config.levels(s), config.radius(s), torch.device("cpu"))
+    return sum(len(one.places) > 0 for one in geometry)
 
 
 def parts(model: CodingModel) -> set[str]:
@@ -96,7 +104,7 @@ def test_skipped_groups_are_coded_when_the_flag_says_so(tiny_model: CodingModel)
     loud.latent[5, 5, 12] = 300.0
     calls, latent, _ = both(model, size, loud)
     # Slice 1, first pass (5 + 5 is even), and no other.
-    assert calls.flags() == [0, 0, 1, 0]
+    assert calls.flags() == [0] * passes(model, 0, size) + [1, 0]
     assert abs(float(latent[5, 5, 12]) - 300) < 2
 
 
@@ -146,7 +154,8 @@ def test_the_tally_counts_what_the_tables_say(tiny_model: CodingModel) -> None:
         hyper = ideal_bits(tiny_model.hyper.tables, calls.classes[0], calls.symbols[0])
         assert tally.bits["hyper"] == pytest.approx(hyper)
     expected = 0.0
-    for number, tables in enumerate((None, coarse, fine, None, coarse, fine), start):
+    order = (None, coarse, fine) * passes(tiny_model, 0, size)
+    for number, tables in enumerate(order, start):
         if tables is not None:  # else a flag, which counts nowhere
             expected += ideal_bits(tables, calls.classes[number], calls.symbols[number])
     assert tally.bits["slice 0"] == pytest.approx(expected)
@@ -175,7 +184,7 @@ def test_rate_aware_assignment_is_the_better_trade(tiny_model: CodingModel) -> N
 def test_the_order_of_symbols(tiny_model: CodingModel) -> None:
     """Hyper latent if any; of slices and passes flag, coarse symbols if any, fine symbols."""
     size = (3, 3)
-    calls, _, _ = both(tiny_model, size, source(tiny_model, size, 0.5))
+    calls, _, _ = both(tiny_model, size, source(tiny_model, size, 3.0))
     coded = [
         (sizes, len(symbols))
         for sizes, symbols, classes in zip(calls.sizes, calls.symbols, calls.classes, strict=True)
@@ -187,8 +196,11 @@ def test_the_order_of_symbols(tiny_model: CodingModel) -> None:
         # one hyper position of four groups
         assert coded.pop(0) == (tiny_model.hyper.tables.symbols, 4)
     kinds = [size for size, _ in coded]
-    assert kinds == [2, coarse, fine, 2, coarse, fine, 2, fine, 2, fine]
-    assert coded[2][1] <= 5 * 2  # five positions in the first pass, two groups in the first slice
+    first = passes(tiny_model, 0, size)
+    assert first == (2 if tiny_model.config.pyramid_slices == 0 else 5)
+    assert kinds == [2, coarse, fine] * first + [2, fine] * 2
+    # of nine positions one (from coarse to fine) or five in the first pass, two groups in each
+    assert coded[2][1] == (5 if first == 2 else 1) * 2
 
 
 def test_check_crc() -> None:

@@ -27,7 +27,7 @@ def test_it_starts_as_an_orthonormal_transform(transform: str, size: tuple[int, 
         for layer in (analysis.klt, synthesis.klt):
             layer.weight.copy_(rows)  # type: ignore[union-attr, operator]
             layer.bias.zero_()  # type: ignore[union-attr, operator]
-        x, scale = torch.rand(1, 3, *size), torch.ones(768)
+        x, scale = torch.rand(1, 3, *size), torch.ones(768, 1, 1)
         y = analysis(x, U, scale)
         assert y.shape == (1, 768, size[0] // 16, size[1] // 16)
         torch.testing.assert_close(synthesis(y, U, scale), x, atol=1e-4, rtol=0)
@@ -82,7 +82,7 @@ def test_nothing_depends_on_more_than_the_reach(transform: str) -> None:
         torch.nn.init.normal_(layer.weight)  # type: ignore[arg-type, union-attr]
     side, middle = 16 * 21, 16 * 10
     with torch.no_grad():
-        scale = torch.ones(8)
+        scale = torch.ones(8, 1, 1)
         x = torch.randn(1, 3, side, side)
         touched = x.clone()
         touched[..., middle : middle + 16, middle : middle + 16] += 1

@@ -1,0 +1,69 @@
+"""The order of positions: every one is coded once, and sees only what was coded before."""
+
+import pytest
+import torch
+
+from diveqcodec.passes import Pass, of_batch, passes_of, taps_of
+
+CPU = torch.device("cpu")
+SIZES = [(1, 1), (1, 9), (7, 1), (3, 3), (2, 5), (16, 16), (13, 21)]
+
+
+def order(levels: int, row: int, column: int) -> int:
+    """The pass of a position, from the text of the format."""
+    if levels == 0:
+        return (row + column) % 2
+    for k in range(levels):  # finest first
+        last = 2 * (levels - k)
+        if (row >> k) % 2 != (column >> k) % 2:
+            return last
+        if (row >> k) % 2 == 1:
+            return last - 1
+    return 0
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("levels", range(5))
+def test_every_position_is_in_one_pass_and_sees_earlier_ones(
+    size: tuple[int, int], levels: int
+) -> None:
+    height, width = size
+    for radius in (1, 2):
+        passes = passes_of(height, width, levels, radius, CPU)
+        assert len(passes) == (1 + 2 * levels if levels else 2)
+        places = torch.cat([one.places for one in passes])
+        assert sorted(places.tolist()) == list(range(height * width))
+        for number, one in enumerate(passes):
+            assert one.places.tolist() == sorted(one.places.tolist())
+            assert one.neighbours.shape == (len(one.places), taps_of(levels, radius)[number])
+            for place, seen in zip(one.places.tolist(), one.neighbours.tolist(), strict=True):
+                assert order(levels, place // width, place % width) == number
+                inside = [n for n in seen if n < height * width]
+                assert max(seen, default=0) <= height * width
+                assert len(set(inside)) == len(inside)
+                assert all(order(levels, n // width, n % width) < number for n in inside)
+
+
+def test_neighbours_by_hand() -> None:
+    """A 4x4 grid, one level: a centre sees corners up to three steps away, a side its cross."""
+    first, centres, sides = passes_of(4, 4, 1, 1, CPU)
+    assert first.places.tolist() == [0, 2, 8, 10]
+    assert centres.places.tolist() == [5, 7, 13, 15]
+    out = 16
+    # position (1, 1): rows -2, 0, 2, 4 by columns -2, 0, 2, 4
+    assert centres.neighbours[0].tolist() == [
+        *(out, out, out, out),
+        *(out, 0, 2, out),
+        *(out, 8, 10, out),
+        *(out, out, out, out),
+    ]
+    assert sides.places.tolist() == [1, 3, 4, 6, 9, 11, 12, 14]
+    assert sides.neighbours[0].tolist() == [out, 0, 2, 5]  # (0, 1): above, left, right, below
+    assert sides.neighbours[3].tolist() == [2, 5, 7, 10]  # (1, 2)
+
+
+def test_a_batch_is_its_grids_one_after_another() -> None:
+    one = Pass(torch.tensor([0, 3]), torch.tensor([[1, 4], [2, 1]]))  # a grid of 4, 4 is outside
+    two = of_batch(one, 2, 4)
+    assert two.places.tolist() == [0, 3, 4, 7]
+    assert two.neighbours.tolist() == [[1, 8], [2, 1], [5, 8], [6, 5]]
