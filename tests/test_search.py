@@ -179,8 +179,8 @@ def test_neighbours_are_distinct_and_hold_null() -> None:
     for dim in (2, 4):
         search = layer(dim).search()
         near = search.neighbours(residuals(500, dim)[0])
-        assert bool((near == 0).any(1).all())
-        assert all(len(set(row)) == len(row) for row in near.tolist())
+        assert bool((near == 0).any(0).all())
+        assert all(len(set(column)) == len(column) for column in near.T.tolist())
 
 
 def test_moved_codewords_keep_their_lists() -> None:

@@ -32,6 +32,7 @@ LEAST_RATE = 1e-12
 _GRID_STEP = 0.25  # spacing of the grid on which neighbour lists are kept, in cells of the layer
 _SHARPNESS = 6.0  # of the soft assignment: 1 / (2 * cell^2 / 12)
 _COARSE_CANDIDATES = 4
+_BLOCK = 8192  # residuals looked at together: their candidates stay in a core's cache
 _CENTRE = 0.35  # of the way to the next coarse codeword: closer residuals have no need of it
 
 
@@ -44,7 +45,7 @@ class Search:
         cell: side of a unit cell of this layer, in cells of the finest one.
         basis: `[d, d]`, rows, of the lattice behind the escape symbol, on the grid of codewords.
         unbasis: its inverse.
-        lists: int64 `[side^2, M]`, the candidates of every point of a fine grid (d = 2).
+        lists: int64 `[M, side^2]`, the candidates of every point of a fine grid (d = 2).
         reach: norm of the shortest codeword but null.
     """
 
@@ -82,13 +83,17 @@ class Search:
         return replace(self, words=words.detach().float())
 
     def neighbours(self, r: Tensor) -> Tensor:
-        """Candidates of residuals `r` `[N, d]`: int64 `[N, M]`, distinct, null among them."""
+        """Candidates of residuals `r` `[N, d]`: int64 `[M, N]`, distinct, null among them."""
         if r.shape[1] != 2:
             return nearest_lists(r, self.words)
-        side = math.isqrt(self.lists.shape[0])
+        side = math.isqrt(self.lists.shape[1])
         half = side // 2
         cells = (r * (1 / (self.cell * _GRID_STEP))).round().clamp(-half, half).long() + half
-        return self.lists[cells[:, 0] * side + cells[:, 1]]
+        return self.lists.index_select(1, cells[:, 0] * side + cells[:, 1])
+
+    def offsets(self, candidates: Tensor, r: Tensor) -> list[Tensor]:
+        """Codewords `[M, N]` minus residuals `r` `[N, d]`: `[M, N]` for each of the d axes."""
+        return [self.words[:, i].take(candidates) - r[:, i] for i in range(r.shape[1])]
 
     def may_leave_null(self, r: Tensor, row: Tensor, table: Tensor, rate: float) -> Tensor:
         """False where the null codeword is the best choice for certain, also softly. bool `[N]`.
@@ -162,6 +167,7 @@ def choose(
     *,
     rate: float = RATE,
     soft: bool = False,
+    whole: bool | None = None,
 ) -> Choice:
     """Choose codewords of one layer for residuals `r` `[N, d]`.
 
@@ -172,31 +178,36 @@ def choose(
         table: bits of every symbol, `[rows, K + 1]`.
         rate: multiplier of the bits; 0 assigns the nearest codeword.
         soft: also compute what the soft gradients need.
+        whole: look closely at all residuals instead of finding the few that matter, which saves
+            work but would make the host wait for a device. By default, on CUDA.
     """
     count, dim = r.shape
     escape = search.words.shape[0]
     fine = rows.new_zeros(count)
     zero = r.new_zeros(count, dim)
-    jacobian = r.new_zeros(count, dim, dim) if soft else None
-    slope = r.new_zeros(count, dim) if soft else None
-    if r.is_cuda:  # finding the few that matter would make the host wait
+    if r.is_cuda if whole is None else whole:
         active = torch.arange(count, device=r.device)
     else:
         active = search.may_leave_null(r, rows, table, rate).nonzero()[:, 0]
     part, part_rows = r[active], rows[active]
-    candidates = search.neighbours(part)
-    words = search.words[candidates]
-    bits = _look_up(table, part_rows[:, None], candidates)
-    cost = (part[:, None] - words).square().sum(2) + rate * bits
-    best_cost, best = cost.min(1)
-    chosen = candidates.gather(1, best[:, None])[:, 0]
+    blocks = part.split(len(part) or 1 if r.is_cuda else _BLOCK)
+    blocks_of_rows = part_rows.split([len(block) for block in blocks])
+    found = []
+    for block, row in zip(blocks, blocks_of_rows, strict=True):
+        candidates = search.neighbours(block)
+        bits = _look_up(table, row, candidates)
+        best, cost, *moments = _assign(search.offsets(candidates, block), bits, rate, soft)
+        found.append((candidates.gather(0, best[None])[0], cost, *moments))
+    chosen, best_cost, *moments = (torch.cat(values) for values in zip(*found, strict=True))
     taken, point, coordinates, raw = _consider_escape(
         search, part, part_rows, table, rate, best_cost
     )
     fine[active] = torch.where(taken, escape, chosen)
-    if jacobian is not None and slope is not None:
-        j, s = _soft_moments(cost, words, bits, taken)
-        jacobian[active], slope[active] = j, s
+    jacobian = slope = None
+    if soft:
+        j, v = _escaping(moments, taken)
+        jacobian = r.new_zeros(count, dim, dim).index_copy(0, active, j)
+        slope = zero.index_copy(0, active, v)
     return Choice(
         fine=fine,
         coarse=None,
@@ -219,17 +230,17 @@ def choose_pair(
     *,
     rate: float = RATE,
     soft: bool = False,
+    whole: bool | None = None,
 ) -> Choice:
     """Joint choice of (fine, coarse) codewords: a few coarse ones, each with its fine ones.
 
     Arguments as in `choose`, in pairs (fine, coarse).
     """
-    # Where bits count for little, any pair may be the nearest sum. On CUDA, telling residuals apart
-    # would make the host wait.
-    if r.is_cuda or rate < RATE / 2:
+    whole = r.is_cuda if whole is None else whole
+    if whole or rate < RATE / 2:  # where bits count for little, any pair may be the nearest sum
         return _choose_jointly(searches, r, rows, tables, rate, soft)
     wide = searches[1].may_leave_centre(r, rows[1], tables[1]).nonzero()[:, 0]
-    choice = choose(searches[0], r, rows[0], tables[0], rate=rate, soft=soft)
+    choice = choose(searches[0], r, rows[0], tables[0], rate=rate, soft=soft, whole=False)
     still = torch.zeros_like(r)
     choice = replace(
         choice,
@@ -237,9 +248,9 @@ def choose_pair(
         coarse_point=still,
         coarse_coordinates=still.clone(),
     )
-    if len(wide):
-        taken = rows[0][wide], rows[1][wide]
-        choice.put(wide, _choose_jointly(searches, r[wide], taken, tables, rate, soft))
+    for places in wide.split(_BLOCK // _COARSE_CANDIDATES) if len(wide) else ():
+        some = rows[0][places], rows[1][places]
+        choice.put(places, _choose_jointly(searches, r[places], some, tables, rate, soft))
     return choice
 
 
@@ -253,44 +264,41 @@ def _choose_jointly(
 ) -> Choice:
     """`choose_pair` where a coarse codeword may be worth it."""
     fine, coarse = searches
-    count, dim = r.shape
+    count = len(r)
     escape = coarse.words.shape[0]
-    near = coarse.neighbours(r)
-    distance = (r[:, None] - coarse.words[near]).square().sum(2)
+    near = coarse.neighbours(r)  # [Mc, N]
+    distance = _squares(coarse.offsets(near, r))
     distance.masked_fill_(near == 0, -1.0)  # keep the null codeword among the few
-    few = distance.topk(min(_COARSE_CANDIDATES, near.shape[1]), dim=1, largest=False).indices
-    kc = near.gather(1, few)  # [N, m], nearest first but for null
-    point = coarse.words[kc]  # [N, m, d]
+    few = distance.topk(min(_COARSE_CANDIDATES, len(near)), dim=0, largest=False).indices
+    kc = near.gather(0, few)  # [m, N], nearest first but for null
+    point = coarse.words[kc]  # [m, N, d]
     # Far outside the coarse codebook the farthest candidate makes room for a lattice point.
-    far = (r - point[:, min(1, kc.shape[1] - 1)]).square().sum(1) > 2 * coarse.cell**2
+    far = (r - point[min(1, len(kc) - 1)]).square().sum(1) > 2 * coarse.cell**2
     lattice, coordinates, raw = coarse.escape_point(r)
-    kc[:, -1] = torch.where(far, escape, kc[:, -1])
-    point[:, -1] = torch.where(far[:, None], lattice, point[:, -1])
-    coarse_bits = _look_up(tables[1], rows[1][:, None], kc)
-    coarse_bits[:, -1] += torch.where(far, raw, torch.zeros_like(raw))
+    kc[-1] = torch.where(far, escape, kc[-1])
+    point[-1] = torch.where(far[:, None], lattice, point[-1])
+    coarse_bits = _look_up(tables[1], rows[1], kc)
+    coarse_bits[-1] += torch.where(far, raw, torch.zeros_like(raw))
 
-    rest = (r[:, None] - point).flatten(0, 1)  # [N * m, d]
-    kf = fine.neighbours(rest)
-    words = fine.words[kf]
-    fine_bits = _look_up(tables[0], rows[0].repeat_interleave(kc.shape[1])[:, None], kf)
-    bits = (fine_bits.view(count, -1, kf.shape[1]) + coarse_bits[:, :, None]).flatten(1)
-    cost = (rest[:, None] - words).square().sum(2).view(count, -1) + rate * bits
-    best_cost, best = cost.min(1)
-    which = best // kf.shape[1]
+    rest = (r - point).flatten(0, 1)  # [m * N, d]
+    kf = fine.neighbours(rest)  # [M, m * N]
+    bits = _look_up(tables[0], rows[0].repeat(len(kc)), kf) + coarse_bits.flatten()
+    # Candidates are pairs now: M * m of them, the fine one varying slowest.
+    offsets = [axis.view(-1, count) for axis in fine.offsets(kf, rest)]
+    best, best_cost, *moments = _assign(offsets, bits.view(-1, count), rate, soft)
+    which = best % len(kc)
     take = torch.arange(count, device=r.device)
-    chosen = kc[take, which]
-    left = r - point[take, which]
-    spent = rate * coarse_bits[take, which]
+    chosen = kc[which, take]
+    left = r - point[which, take]
+    spent = rate * coarse_bits[which, take]
     taken, fine_point, fine_coordinates, fine_raw = _consider_escape(
         fine, left, rows[0], tables[0], rate, best_cost - spent
     )
-    jacobian = slope = None
-    if soft:
-        joint = point[:, :, None] + words.view(count, -1, kf.shape[1], dim)
-        jacobian, slope = _soft_moments(cost, joint.flatten(1, 2), bits, taken)
+    jacobian, slope = _escaping(moments, taken) if soft else (None, None)
     gone = chosen == escape
+    symbols = kf.view(-1, count).gather(0, best[None])[0]
     return Choice(
-        fine=torch.where(taken, fine.words.shape[0], kf.view(count, -1)[take, best]),
+        fine=torch.where(taken, fine.words.shape[0], symbols),
         coarse=chosen,
         fine_point=fine_point,
         fine_coordinates=fine_coordinates,
@@ -304,14 +312,15 @@ def _choose_jointly(
 
 @torch.no_grad()
 def nearest_lists(points: Tensor, words: Tensor) -> Tensor:
-    """For every point the null codeword and the nearest others: int64 `[N, M]`, distinct."""
+    """The null codeword and those nearest to points `[N, d]`: int64 `[M, N]`, distinct."""
     count = min(CANDIDATES, words.shape[0])
     lists = []
     for part in points.split(4096):
         distance = torch.cdist(part, words)
         distance[:, 0] = -1.0  # the null codeword first, whatever its distance
         lists.append(distance.topk(count, dim=1, largest=False, sorted=False).indices)
-    return torch.cat(lists) if lists else torch.zeros(0, count, dtype=torch.int64)
+    rows = torch.cat(lists) if lists else torch.zeros(0, count, dtype=torch.int64)
+    return rows.T.contiguous()
 
 
 def skipping(table: Tensor, shapes: int) -> Tensor:
@@ -331,7 +340,47 @@ def integer_basis(dim: int, cell: float) -> Tensor:
 
 
 def _look_up(table: Tensor, rows: Tensor, symbols: Tensor) -> Tensor:
-    return table.flatten()[rows * table.shape[1] + symbols]
+    """Bits `[M, N]` of `symbols` `[M, N]` in rows `[N]` of the table."""
+    return table.take(rows * table.shape[1] + symbols)
+
+
+def _squares(offsets: list[Tensor]) -> Tensor:
+    """Squared lengths `[M, N]` of vectors given axis by axis."""
+    total = offsets[0].square()
+    for axis in offsets[1:]:
+        total.addcmul_(axis, axis)
+    return total
+
+
+def _assign(
+    offsets: list[Tensor], bits: Tensor, rate: float, soft: bool
+) -> tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The best of M candidates for each of N residuals.
+
+    Candidates vary slowest in memory, so that every operation runs along N.
+
+    Args:
+        offsets: error vector minus residual, axis by axis, d times `[M, N]`.
+        bits: `[M, N]`.
+        rate: multiplier of the bits.
+        soft: also compute the moments of the soft assignment Q.
+
+    Returns:
+        number of the best candidate `[N]`, its cost `[N]`, and, if asked for, 12 Cov_Q[e, e]
+        `[N, d, d]` and 12 Cov_Q[bits, e] `[N, d]`.
+    """
+    cost = _squares(offsets).add_(bits, alpha=rate)
+    best_cost, best = cost.min(0)
+    if not soft:
+        return best, best_cost
+    q = torch.sub(best_cost, cost, out=cost).mul_(_SHARPNESS).exp_()
+    q /= q.sum(0)
+    centred = [q * (axis - (q * axis).sum(0)) for axis in offsets]
+    covariance = torch.stack([(a * b).sum(0) for a in centred for b in offsets], dim=1)
+    slope = torch.stack([(a * bits).sum(0) for a in centred], dim=1)
+    dim = len(offsets)
+    jacobian = (2 * _SHARPNESS) * covariance.view(-1, dim, dim)
+    return best, best_cost, jacobian, (2 * _SHARPNESS) * slope
 
 
 def _consider_escape(
@@ -345,19 +394,12 @@ def _consider_escape(
     return taken, point * taken[:, None], coordinates * taken[:, None], raw * taken
 
 
-def _soft_moments(
-    cost: Tensor, words: Tensor, bits: Tensor, escaped: Tensor
-) -> tuple[Tensor, Tensor]:
-    """12 Cov_Q[e, e] `[N, d, d]` and 12 Cov_Q[bits, e] `[N, d]` of the soft assignment Q.
+def _escaping(moments: list[Tensor], escaped: Tensor) -> tuple[Tensor, Tensor]:
+    """Moments where some residuals `[N]` escaped, which answer as on a fine lattice.
 
-    Escaped residuals answer as on a fine lattice: identity, and no slope of the rate.
+    That is: identity, and no slope of the rate.
     """
-    q = (cost * -_SHARPNESS).softmax(1)
-    mean = torch.einsum("nm,nmd->nd", q, words)
-    centred = words - mean[:, None]
-    weighted = centred * q[:, :, None]
-    jacobian = 2 * _SHARPNESS * torch.einsum("nmi,nmj->nij", weighted, centred)
-    slope = 2 * _SHARPNESS * torch.einsum("nmi,nm->ni", weighted, bits)
-    eye = torch.eye(words.shape[2], device=words.device)
+    jacobian, slope = moments
+    eye = torch.eye(slope.shape[1], device=slope.device)
     jacobian = torch.where(escaped[:, None, None], eye, jacobian)
     return jacobian, slope.masked_fill(escaped[:, None], 0)
