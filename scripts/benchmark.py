@@ -29,8 +29,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from diveqcodec import entropy, tilecoder, weights
+from diveqcodec import entropy, tilecoder, weights, zoo
 from diveqcodec.codec import Codec
+from diveqcodec.errors import DiveqError
 from diveqcodec.fixedprior import FixedPrior
 from diveqcodec.image import Picture, load
 from diveqcodec.model import Transforms
@@ -43,29 +44,22 @@ def main() -> None:
     """Measure what was asked for and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("picture", type=Path)
-    parser.add_argument("-m", "--model", type=Path, help="a weights file; default: the shipped one")
+    parser.add_argument("-m", "--model", type=Path, help="weights; default: those of `diveq`")
     parser.add_argument("-q", "--quality", type=float, default=50.0)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--megapixels", type=int, nargs="*", default=MEGAPIXELS)
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    model = options.model or shipped_model()
-    picture = load(options.picture)
+    try:
+        model, picture = zoo.find(options.model).path, load(options.picture)
+    except DiveqError as error:
+        parser.exit(1, f"Error: {error}\n")
     height, width = picture.pixels.shape[:2]
     print(f"{options.picture.name}, {width}x{height}, {torch.get_num_threads()} threads")
     print_warm(Codec(weights.load(model)), picture, options.quality)
     print_cold(options.picture, model)
     print_large(options, model)
-
-
-def shipped_model() -> Path:
-    """The newest weights file of the package."""
-    folder = Path(__file__).resolve().parent.parent / "models"
-    files = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
-    if not files:
-        raise SystemExit("no shipped model; give one with -m")
-    return files[-1]
 
 
 def print_warm(codec: Codec, picture: Picture, quality: float) -> None:

@@ -5,23 +5,28 @@
     python scripts/results.py plot              results/kodak.png and .svg
 
 `make results KODAK=DIR` is the first, `make results-table` and `make results-plot` the others,
-which need no pictures. BD-rates are against the published curve of VTM over a fixed range of PSNR.
+which need no pictures. `measure KODAK --only diveq webp` measures these codecs again and leaves the
+other files alone. BD-rates are against the published curve of VTM over a fixed range of PSNR.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from diveqcodec import zoo
 from diveqcodec.codec import Codec
-from diveqcodec.evaluate.anchors import ANCHORS, anchor
+from diveqcodec.errors import DiveqError
+from diveqcodec.evaluate.anchors import anchor
 from diveqcodec.evaluate.bdrate import bd_rate
+from diveqcodec.evaluate.choices import ANCHORS, QUALITIES
 from diveqcodec.evaluate.curves import Curve, published_curves, read_curve
 from diveqcodec.evaluate.ours import Measured
 from diveqcodec.evaluate.plot import PlotOptions, plot_curves
@@ -29,18 +34,22 @@ from diveqcodec.evaluate.report import results_json
 from diveqcodec.evaluate.run import ImageCodec, Row, evaluate
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "results"
+README, RESULTS = ROOT / "README.md", ROOT / "results"
 OURS = "diveq"
-QUALITIES = (5.0, 20.0, 35.0, 50.0, 65.0, 80.0, 95.0)
 RANGE = (28.5, 38.5)  # dB, of the BD-rates
-HERE = ("jpeg", "jpeg2000", "webp", "avif")  # coded here, through Pillow
 START, END = "<!-- results:", "<!-- end of results -->"
 
 
-def measure(folder: Path, names: Sequence[str]) -> None:
-    """Code every picture of `folder` with our model and with the classical codecs."""
+def measure(folder: Path, names: Sequence[str], target: Path) -> None:
+    """Code every PNG picture of `folder` with each codec: `target`/NAME.json.
+
+    Raises:
+        DiveqError: there is no such picture, or one cannot be coded.
+    """
     files = sorted(folder.glob("*.png"))
-    RESULTS.mkdir(exist_ok=True)
+    if not files:
+        raise DiveqError(f"{folder}: no PNG pictures there; give the folder that holds Kodak's 24")
+    target.mkdir(parents=True, exist_ok=True)
     for name in names:
         codec: ImageCodec
         if name == OURS:
@@ -49,54 +58,76 @@ def measure(folder: Path, names: Sequence[str]) -> None:
             qualities: Sequence[float] = QUALITIES
         else:
             codec = anchor(name)
-            qualities = ANCHORS[name].qualities
+            qualities = codec.qualities
         with tempfile.TemporaryDirectory() as workdir:
             results = evaluate(codec, files, qualities, Path(workdir), _show)
-        (RESULTS / f"{name}.json").write_text(results_json(results), "utf-8")
+        (target / f"{name}.json").write_text(results_json(results), "utf-8")
 
 
-def table() -> None:
-    """Write the tables between the markers of README.md."""
-    ours = read_curve(RESULTS / f"{OURS}.json")
-    vtm = published_curves("kodak")["vtm"]
-    lines = ["", f"Kodak, 24 pictures, one model ({ours.description}), bytes on disk:", ""]
+def table(readme: Path, results: Path) -> None:
+    """Write the tables of `results`/*.json between the markers of `readme`.
+
+    Raises:
+        DiveqError: a file of results is missing, is of other pictures than the others, or the
+            markers are not there.
+    """
+    content = _same_pictures(results)
+    ours = read_curve(results / f"{OURS}.json")
+    count, source = len(content["images"]), ours.description
+    lines = ["", f"Kodak, {count} pictures, one model ({source}), bytes on disk:", ""]
     lines += ["| `-q` | bpp | PSNR-RGB | MS-SSIM |", "|---|---|---|---|"]
-    for quality, *point in zip(QUALITIES, ours.bpp, ours.psnr, ours.ms_ssim, strict=True):
-        lines.append("| {:g} | {:.3f} | {:.2f} dB | {:.4f} |".format(quality, *point))
+    columns = [content["results"][key] for key in ("bpp", "psnr-rgb", "ms-ssim-rgb")]
+    for quality, bpp, psnr, ms_ssim in zip(content["qualities"], *columns, strict=True):
+        similarity = "–" if ms_ssim is None else f"{ms_ssim:.4f}"
+        lines.append(f"| {quality:g} | {bpp:.3f} | {psnr:.2f} dB | {similarity} |")
     lines += ["", f"Bits for equal PSNR against VTM (BD-rate, {RANGE[0]}–{RANGE[1]} dB):", ""]
     lines += ["| codec | BD-rate | measured |", "|---|---|---|"]
-    for name, figure, where in sorted(_rates(ours, vtm), key=lambda row: row[1]):
+    for name, figure, where in sorted(_rates(ours, results), key=lambda row: row[1]):
         shown = f"**{name}**" if name == OURS else name
         lines.append(f"| {shown} | {figure:+.1f} % | {where} |")
     lines += ["", "![Rate-distortion curves on Kodak](results/kodak.png)", ""]
-    readme = ROOT / "README.md"
     text = readme.read_text("utf-8")
-    head, rest = text.split(START, 1)
-    marker, rest = rest.split("\n", 1)
-    _, tail = rest.split(END, 1)
+    head, start, rest = text.partition(START)
+    marker, _, rest = rest.partition("\n")
+    _, end, tail = rest.partition(END)
+    if not (start and end):
+        raise DiveqError(f"{readme}: the lines {START} ... --> and {END} are not in it")
     readme.write_text(head + START + marker + "\n" + "\n".join(lines) + END + tail, "utf-8")
 
 
-def plot() -> None:
-    """Draw the curves as PNG and SVG."""
+def plot(results: Path) -> None:
+    """Draw the curves of `results`/*.json there, as PNG and SVG."""
     published = published_curves("kodak")
-    curves = [read_curve(RESULTS / f"{name}.json") for name in (OURS, *HERE)]
-    curves += [published[name] for name in ("vtm", "bmshj2018-hyperprior") if name in published]
+    curves = [read_curve(results / f"{name}.json") for name in (OURS, *ANCHORS)]
+    curves += [published[name] for name in ("vtm", "bmshj2018-hyperprior")]
     options = PlotOptions(
         title="Kodak: whole files, PSNR of 8-bit RGB", emphasised=frozenset({OURS})
     )
     for suffix in (".png", ".svg"):
-        plot_curves(curves, RESULTS / f"kodak{suffix}", options)
+        plot_curves(curves, results / f"kodak{suffix}", options)
 
 
-def _rates(ours: Curve, vtm: Curve) -> list[tuple[str, float, str]]:
+def _same_pictures(results: Path) -> dict[str, Any]:
+    """Our own file of results, after a look at the pictures of the others."""
+    contents: dict[str, dict[str, Any]] = {}
+    for name in (OURS, *ANCHORS):
+        path = results / f"{name}.json"
+        read_curve(path)  # raises what is wrong with the file
+        contents[name] = json.loads(path.read_text("utf-8"))
+        if contents[name]["images"] != contents[OURS]["images"]:
+            raise DiveqError(f"{path}: is of other pictures than {OURS}.json; measure both again")
+    return contents[OURS]
+
+
+def _rates(ours: Curve, results: Path) -> list[tuple[str, float, str]]:
+    published = published_curves("kodak")
+    vtm = published.pop("vtm")
     rows = [(OURS, bd_rate(ours, vtm, RANGE).value, "here")]
-    for name in HERE:
-        curve = read_curve(RESULTS / f"{name}.json")
+    for name in ANCHORS:
+        curve = read_curve(results / f"{name}.json")
         rows.append((name, bd_rate(curve, vtm, RANGE).value, "here, Pillow"))
-    for name, curve in published_curves("kodak").items():
-        lowest, highest = min(curve.psnr), max(curve.psnr)
-        if name != "vtm" and lowest <= RANGE[0] and highest >= RANGE[1]:
+    for name, curve in published.items():
+        if min(curve.psnr) <= RANGE[0] and max(curve.psnr) >= RANGE[1]:
             rows.append((name, bd_rate(curve, vtm, RANGE).value, "published"))
     return rows
 
@@ -113,19 +144,22 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     measuring = commands.add_parser("measure", help="code a folder of PNG pictures")
     measuring.add_argument("folder", type=Path)
-    measuring.add_argument("--only", nargs="+", choices=(OURS, *HERE), default=(OURS, *HERE))
+    measuring.add_argument("--only", nargs="+", choices=(OURS, *ANCHORS), default=(OURS, *ANCHORS))
     measuring.add_argument("--threads", type=int, default=0)
     commands.add_parser("table", help="write README.md's tables")
     commands.add_parser("plot", help="draw results/kodak.png and .svg")
     arguments = parser.parse_args()
-    if arguments.command == "measure":
-        if arguments.threads:
-            torch.set_num_threads(arguments.threads)
-        measure(arguments.folder, arguments.only)
-    elif arguments.command == "table":
-        table()
-    else:
-        plot()
+    try:
+        if arguments.command == "measure":
+            if arguments.threads:
+                torch.set_num_threads(arguments.threads)
+            measure(arguments.folder, arguments.only, RESULTS)
+        elif arguments.command == "table":
+            table(README, RESULTS)
+        else:
+            plot(RESULTS)
+    except DiveqError as error:
+        parser.exit(1, f"Error: {error}\n")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ import pytest
 from PIL import features
 
 from diveqcodec.errors import ConfigError, DiveqError
-from diveqcodec.evaluate import anchors
+from diveqcodec.evaluate import anchors, choices
 from diveqcodec.evaluate.anchors import ANCHORS, anchor
 from diveqcodec.evaluate.metrics import Pixels, psnr
 from diveqcodec.image import Picture
@@ -79,6 +79,10 @@ def test_bytes_of_another_format(codec: anchors.Anchor) -> None:
     for data in (b"", b"nothing of the sort", codec.compress(Picture(drawn(40, 40)), 20)[:-60]):
         with pytest.raises(DiveqError, match=f"{codec.name}: cannot decode"):
             codec.decompress(data)
+
+
+def test_the_names_offered_are_those_that_exist() -> None:
+    assert tuple(ANCHORS) == choices.ANCHORS
 
 
 def test_unknown_anchor() -> None:

@@ -1,13 +1,13 @@
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from diveqcodec.cli import evaluate
-from diveqcodec.evaluate.anchors import ANCHORS
 from diveqcodec.evaluate.curves import read_curve
 from tests.commands import diveq, draw, errors, install_tiny, opened
+from tests.learned import ARCHITECTURE, save_checkpoint, with_compressai
 
 
 @pytest.fixture(autouse=True)
@@ -17,10 +17,6 @@ def _sandbox(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     draw(Path("set/a.png"), size=(40, 24))
     draw(Path("set/sub/b.png"), size=(33, 35))
     Path("set/notes.txt").write_text("not a picture")
-
-
-def test_the_anchors_are_those_that_exist() -> None:
-    assert set(evaluate.ANCHORS) == set(ANCHORS)
 
 
 def test_results_as_table_json_csv_plot_and_pictures() -> None:
@@ -70,6 +66,12 @@ def test_one_picture_needs_no_folder() -> None:
         ("--plot", "r.gif"),
         ("--range", "9,2"),
         ("-m", "nonsuch"),
+        ("--baseline", "mbt2018"),
+        ("--baseline", "mbt2018=set/a.png"),
+        ("--baseline", "mbt2018:=set/a.png"),
+        ("--baseline", "mbt2018:high=set/a.png"),
+        ("--baseline", "mbt2018:-1=set/a.png"),
+        ("--baseline", "mbt2018:65536=set/a.png"),
     ],
 )
 def test_wrong_usage_is_seen_before_any_work(arguments: tuple[str, ...]) -> None:
@@ -108,6 +110,96 @@ def test_unknown_curve_names_the_known_ones() -> None:
     assert result.exit_code == 1
     assert errors(result)[0].startswith("Error: vtn: no such file or curve; there are: ")
     assert "vtm" in errors(result)[0]
+
+
+def test_published_curves_are_told_from_measured_codecs() -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("scipy")
+    diveq("eval", "set", "-q", "20,60,90", "-o", "r.json")
+    others = ("--anchor", "webp", "--curve", "webp", "--curve", "r.json")
+    result = diveq("eval", "set", "-q", "20,60,90", *others, "--plot", "r.svg")
+    assert result.exit_code == 0, result.output
+    names = {"webp", "webp (published)", "diveq-1 (r.json)"}
+    table = result.stdout[result.stdout.index("anchor ") :].splitlines()[1:]
+    assert {line.partition("  ")[0] for line in table} == names
+    text = Path("r.svg").read_text("utf-8")
+    assert "PSNR-RGB (dB)" in text
+    assert all(f">{name}</text>" in text for name in names | {"diveq-1"})
+
+
+@with_compressai
+def test_learned_baselines_are_measured_like_anchors() -> None:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("scipy")
+    weights = [save_checkpoint(Path(f"w{seed}.pth.tar"), seed) for seed in (3, 4)]
+    baselines = [
+        f"--baseline={ARCHITECTURE}:{q}={path}" for q, path in zip((5, 2), weights, strict=True)
+    ]
+    outputs = ("-o", "r.json", "--csv", "r.csv", "--plot", "r.svg")
+    others = ("--anchor", "jpeg", *baselines)
+    result = diveq("eval", "set", "-q", "20,60,90", *others, *outputs)
+    assert result.exit_code == 0, result.output
+    assert f"{ARCHITECTURE}: 2 pictures\n" in result.stdout
+    table = result.stdout[result.stdout.index("anchor ") :].splitlines()[1:]
+    assert [line.split()[0] for line in table] == ["jpeg", ARCHITECTURE]
+    content = json.loads(Path(f"r.{ARCHITECTURE}.json").read_text())
+    assert content["name"] == ARCHITECTURE
+    assert content["qualities"] == [2, 5]
+    assert len(content["results"]["bpp"]) == 2
+    assert len({row["psnr_rgb"] for row in content["rows"]}) == 4  # two pictures, two networks
+    assert [line.split(",")[0] for line in Path("r.csv").read_text().splitlines()].count(
+        ARCHITECTURE
+    ) == 4
+    assert f"Note: {ARCHITECTURE}: not in the plot" in result.stderr  # the networks are random
+    assert Path("r.svg").exists()
+
+
+@with_compressai
+def test_baselines_that_are_wrong() -> None:
+    save_checkpoint(Path("w.pth"))
+    Path("text.pth").write_text("not weights")
+    for values, status, message in (
+        (["nonsuch:3=w.pth"], 2, "Error: --baseline nonsuch: CompressAI has no such model; it has"),
+        (["mbt2018:3=no.pth"], 2, "no.pth: no such file"),
+        (["mbt2018:3=w.pth"] * 2, 2, "mbt2018:3: given twice; give every quality once"),
+        ([f"{ARCHITECTURE}:3=text.pth"], 1, "Error: text.pth: not a checkpoint of"),
+    ):
+        result = diveq("eval", "set", *(f"--baseline={value}" for value in values))
+        assert result.exit_code == status, result.output
+        (line,) = errors(result)
+        assert message in line
+        assert result.stdout == ""
+
+
+def test_existing_results_of_a_baseline_are_refused() -> None:
+    Path("r.mbt2018.json").write_text("precious")
+    result = diveq("eval", "nope", "-o", "r.json", "--baseline", "mbt2018:1=set/a.png")
+    assert errors(result) == ["Error: r.mbt2018.json: already exists; use -f to overwrite"]
+
+
+def test_a_bad_picture_is_named_and_left_out_of_everything() -> None:
+    pytest.importorskip("scipy")
+    shutil.copytree("set", "good")
+    Path("set/c.png").write_bytes(Path("good/a.png").read_bytes()[:-60])
+    draw(Path("set/wide.png"), size=(16400, 1))  # beyond what WebP can have, but not us
+    files = ("--anchor", "webp", "--csv", "r.csv", "-f", "-o", "r.json", "-q", "20,90")
+    result = diveq("eval", "set", *files)
+    assert result.exit_code == 1
+    assert [":".join(line.split(":")[1:4]) for line in errors(result)] == [
+        " set/c.png: cannot be decoded (image file is truncated)",
+        " set/wide.png: webp: cannot code this picture",
+    ]
+    assert "Note: 2 of 4 pictures left out for every codec" in result.stderr
+    assert "diveq-1: 2 pictures" in result.stdout
+    assert "webp: 2 pictures" in result.stdout
+    found = {name: json.loads(Path(name).read_text()) for name in ("r.json", "r.webp.json")}
+    assert "wide" not in Path("r.csv").read_text()
+    assert diveq("eval", "good", *files).exit_code == 0
+    for name, content in found.items():  # as if the bad ones had never been there
+        expected = json.loads(Path(name).read_text())
+        assert content["images"] == expected["images"] == ["a.png", "sub/b.png"]
+        for key in ("bpp", "psnr-rgb"):
+            assert content["results"][key] == expected["results"][key]
 
 
 def test_missing_and_empty_data() -> None:

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import math
 from dataclasses import dataclass, field
@@ -9,13 +10,15 @@ import torch
 from PIL import Image
 
 from diveqcodec.errors import ConfigError, DamagedError, DiveqError, ModelError
+from diveqcodec.evaluate import compressai_compat
 from diveqcodec.evaluate.anchors import anchor
 from diveqcodec.evaluate.baselines import LearnedBaseline
 from diveqcodec.evaluate.compressai_compat import import_compressai
 from diveqcodec.evaluate.metrics import Pixels, psnr
 from diveqcodec.evaluate.report import results_json
-from diveqcodec.evaluate.run import Row, evaluate
+from diveqcodec.evaluate.run import Results, Row, evaluate, in_common
 from diveqcodec.image import Picture
+from tests.learned import ARCHITECTURE, save_checkpoint, with_compressai
 
 
 @dataclass
@@ -143,6 +146,57 @@ def test_a_real_codec_through_the_loop(files: list[Path], tmp_path: Path) -> Non
         assert image.format == "JPEG"
 
 
+class Picky(Rounding):
+    """Takes no picture of 40 rows at quality 1, and has coded it at other qualities before."""
+
+    def compress(self, picture: Picture, quality: float) -> bytes:
+        if picture.pixels.shape[0] == 40 and quality == 1:
+            raise DiveqError("picky: too high")
+        return super().compress(picture, quality)
+
+
+def test_a_refused_picture_leaves_no_rows_and_the_rest_is_measured(
+    files: list[Path], tmp_path: Path
+) -> None:
+    cut = files[0].with_name("cut.png")
+    cut.write_bytes(files[0].read_bytes()[:70])
+    refused: list[tuple[Path, str]] = []
+    results = evaluate(
+        Picky(),
+        [cut, files[1], files[0]],
+        [8, 1],
+        tmp_path,
+        refuse=lambda path, error: refused.append((path, str(error))),
+    )
+    assert [path for path, _ in refused] == [cut, files[1]]
+    assert "cut.png" in refused[0][1]
+    assert refused[1][1] == "picky: too high"
+    assert [(row.image, row.quality) for row in results.rows] == [
+        ("a/one.png", 8),
+        ("a/one.png", 1),
+    ]
+    with pytest.raises(DiveqError, match="too high"):
+        evaluate(Picky(), files, [8, 1], tmp_path)
+
+
+def test_the_first_good_picture_warms_up(files: list[Path], tmp_path: Path) -> None:
+    codec = Rounding()
+    cut = files[0].with_name("cut.png")
+    cut.write_bytes(files[0].read_bytes()[:70])
+    evaluate(codec, [cut, files[0]], [8], tmp_path, refuse=lambda path, error: None)
+    assert codec.calls == ["compress", "decompress"] * 2
+
+
+def test_pictures_in_common(files: list[Path], tmp_path: Path) -> None:
+    def measured(codec: Rounding) -> Results:
+        return evaluate(codec, files, [8, 1], tmp_path, refuse=lambda path, error: None)
+
+    picky, rounding = in_common([measured(Picky()), measured(Rounding())])
+    assert picky.images == rounding.images == ("a/one.png",)
+    assert [point.quality for point in rounding.points()] == [8, 1]
+    assert rounding.points()[0].bpp == pytest.approx(8 * 1803 / 600)  # a mean of one picture
+
+
 def test_what_cannot_be_evaluated(files: list[Path], tmp_path: Path) -> None:
     class Cropping(Rounding):
         def decompress(self, data: bytes) -> Picture:
@@ -160,24 +214,14 @@ def test_what_cannot_be_evaluated(files: list[Path], tmp_path: Path) -> None:
         evaluate(Rounding(), files[:1], [8], files[0])
 
 
-# compressai's own imports use what newer torch deprecates.
-compressai_warnings = pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore::FutureWarning"
-)
-
-
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(3)
-    model = import_compressai("compressai.zoo.image").model_architectures["bmshj2018-hyperprior"]
-    path = tmp_path_factory.mktemp("weights") / "small.pth.tar"
-    torch.save({"state_dict": model(8, 12).state_dict()}, path)
-    return path
+    return save_checkpoint(tmp_path_factory.mktemp("weights") / "small.pth.tar")
 
 
-@compressai_warnings
+@with_compressai
 def test_a_learned_baseline(checkpoint: Path, files: list[Path], tmp_path: Path) -> None:
-    codec = LearnedBaseline("bmshj2018-hyperprior", {2: checkpoint})
+    codec = LearnedBaseline(ARCHITECTURE, {2: checkpoint})
     picture = Picture(drawn(70, 50))
     data = codec.compress(picture, 2)
     # The same networks by hand: padded as in CompressAI's evaluation, rounded to 8 bits.
@@ -196,9 +240,9 @@ def test_a_learned_baseline(checkpoint: Path, files: list[Path], tmp_path: Path)
     assert [row.image for row in results.rows] == ["a/one.png", "b/one.png"]
 
 
-@compressai_warnings
+@with_compressai
 def test_damaged_files_of_a_baseline(checkpoint: Path) -> None:
-    codec = LearnedBaseline("bmshj2018-hyperprior", {2: checkpoint})
+    codec = LearnedBaseline(ARCHITECTURE, {2: checkpoint})
     data = codec.compress(Picture(drawn(64, 64)), 2)
     for damaged in (*(data[:end] for end in range(len(data))), data + b"\0"):
         with pytest.raises(DamagedError):
@@ -207,9 +251,9 @@ def test_damaged_files_of_a_baseline(checkpoint: Path) -> None:
         codec.decompress(b"\x03" + data[1:])
 
 
-@compressai_warnings
+@with_compressai
 def test_baselines_that_cannot_be_loaded(checkpoint: Path, tmp_path: Path) -> None:
-    name = "bmshj2018-hyperprior"
+    name = ARCHITECTURE
     with pytest.raises(ConfigError, match=f"nothing: CompressAI has no such model.*{name}"):
         LearnedBaseline("nothing", {1: checkpoint})
     with pytest.raises(ConfigError, match="one checkpoint at least"):
@@ -224,3 +268,11 @@ def test_baselines_that_cannot_be_loaded(checkpoint: Path, tmp_path: Path) -> No
         LearnedBaseline(name, {1: tmp_path / "other.pth"})
     with pytest.raises(ConfigError, match=r"no checkpoint for quality 1\.5; there are 1"):
         LearnedBaseline(name, {1: checkpoint}).compress(Picture(drawn(8, 8)), 1.5)
+
+
+def test_no_remedy_that_cannot_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Python 3.13 the extra brings no compressai, so nobody is told to install it."""
+    monkeypatch.setattr(compressai_compat, "_TOO_NEW", (3, 11))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DiveqError, match=r"none for this Python; use Python 3\.11 or 3\.12"):
+        import_compressai("compressai.zoo.image")

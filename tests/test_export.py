@@ -1,7 +1,7 @@
 """From floats to integers: what is lost is next to nothing, and what is exact is exact."""
 
-import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +11,12 @@ from diveqcodec import weights
 from diveqcodec.codec import Codec
 from diveqcodec.export import integers
 from diveqcodec.model import GAIN_STEPS, DvqModel
+from diveqcodec.prior import lambda_of, log_gain_of
 from diveqcodec.quantize.search import GRID, RATE
 from diveqcodec.tilecoder import Tally
+from diveqcodec.train import exporting
+from diveqcodec.train.exporting import Check, Report
+from tests.commands import diveq
 from tests.tiny import TINY, drawn, picture_of, trained
 
 
@@ -66,7 +70,7 @@ def test_the_fixed_prior_costs_what_the_float_one_does(
     low, high = TINY.log_gain_range()
     gain = round((quality - 1) / 99 * GAIN_STEPS)
     log_gain = low + (high - low) * gain / GAIN_STEPS
-    lam = math.exp(2 * log_gain) * 12 / (255**2 * RATE)
+    lam = lambda_of(log_gain, RATE)
     pixels = drawn(256, 320, 77)
     tally = Tally()
     codec.compress_at(picture_of(pixels), gain, tally=tally)
@@ -79,3 +83,56 @@ def test_the_fixed_prior_costs_what_the_float_one_does(
     ours = np.square(restored.astype(float) - pixels).mean()
     floats = float((output.x_hat.clamp(0, 1) - x).square().mean()) * 255**2
     assert ours == pytest.approx(floats, rel=0.02)
+
+
+@pytest.mark.parametrize("lam", [0.0006, 0.0067, 0.25])
+def test_trade_offs_and_gains_are_inverse(model: DvqModel, lam: float) -> None:
+    log_gain = log_gain_of(lam, RATE)
+    assert lambda_of(log_gain, RATE) == pytest.approx(lam, rel=1e-12)
+    assert float(model.log_gain(torch.tensor([lam]))) == pytest.approx(log_gain, abs=1e-5)
+
+
+def test_excess_is_taken_at_equal_psnr() -> None:
+    assert Check(50, 0.5, 0.505, 30, 30).excess == pytest.approx(0.01)
+    assert Check(50, 0.5, 0.505, 30, 30.05).more_bits == pytest.approx(0.01)
+    assert Check(50, 0.5, 0.505, 30, 30.05).excess == pytest.approx(0, abs=1e-9)  # bought 0.05 dB
+    assert Check(50, 0.5, 0.5, 30, 29.9).excess == pytest.approx(0.02)  # lost 0.1 dB
+
+
+def notes(
+    checks: tuple[Check, ...], folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str
+) -> list[str]:
+    """What `diveq export` notes after an export that these checks came of."""
+
+    def export(run: Path, target: Path, *, check: Path | None, licence: str) -> Report:
+        assert (check is not None) == bool(checks)
+        target.write_bytes(b"weights")
+        return Report(target, b"\1" * 8, 4, len(checks), checks)
+
+    monkeypatch.setattr(exporting, "export", export)
+    result = diveq("export", "run", "-o", folder / "a.safetensors", *options)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("difference") == bool(checks)
+    return [line for line in result.stderr.splitlines() if line.startswith("Note: ")]
+
+
+def test_an_export_without_a_check_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (note,) = notes((), tmp_path, monkeypatch)
+    assert "no self-check was made" in note
+    assert "--check DIR" in note
+
+
+def test_an_export_that_costs_bits_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks = (
+        Check(20, 0.2, 0.2018, 27, 27),  # +0.9 %
+        Check(50, 0.5, 0.506, 32, 32),
+        Check(65, 0.8, 0.812, 35, 35.08),  # paid for by the decibels
+        Check(80, 1.5, 1.5, 38, 37.9),
+    )
+    found = notes(checks, tmp_path, monkeypatch, "--check", "photos")
+    assert [note.partition(" after")[0] for note in found] == [
+        "Note: quality 50: +1.2% bits at equal PSNR",
+        "Note: quality 80: +2.0% bits at equal PSNR",
+    ]

@@ -60,6 +60,45 @@ def test_ms_ssim_leaves_out_curves_without_it(curves: list[Curve], tmp_path: Pat
     assert "diveq" not in shown
 
 
+def lines(svg: Path) -> set[str]:
+    """The colours of the lines drawn through points inside the axes."""
+    drawn = re.findall(r'<path d="[^"]*L[^"]*" clip-path="[^"]*" style="([^"]*)"', svg.read_text())
+    return {style.split("stroke: ")[1][:7] for style in drawn if "fill: none" in style}
+
+
+def test_every_curve_has_a_line_of_its_own(curves: list[Curve], tmp_path: Path) -> None:
+    path = tmp_path / "rd.svg"
+    plot_curves(curves, path, PlotOptions(emphasised=["diveq"]))
+    assert len(lines(path) - {"#e4e4e4"}) == len(curves)  # but the grid
+
+
+def test_a_curve_beyond_the_rates_shown_is_named(
+    curves: list[Curve], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "rd.svg"
+    curves = [*curves, Curve.from_points("far", [7, 9], [44, 46])]
+    plot_curves(curves, path, PlotOptions(rates=(0.3, 2)))
+    assert len(lines(path) - {"#e4e4e4"}) == len(curves) - 1
+    assert "far" not in {text for text, _ in texts(path)}
+    assert caplog.messages == ["far: not in the plot, for it has nothing where it is drawn"]
+    # It passes through without a point inside.
+    plot_curves(curves[-1:], path, PlotOptions(rates=(7.5, 8)))
+    assert len(lines(path) - {"#e4e4e4"}) == 1
+    with pytest.raises(DiveqError, match="no curve has a point from 0 to 2 bpp"):
+        plot_curves(curves[-1:], path, PlotOptions(rates=(0, 2)))
+
+
+def test_a_curve_far_below_what_the_plot_is_about_is_named(
+    curves: list[Curve], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "rd.svg"
+    plot_curves(
+        [*curves, Curve.from_points("bad", [0.3], [8])], path, PlotOptions("", "psnr", ["diveq"])
+    )
+    assert "bad" not in {text for text, _ in texts(path)}
+    assert [message.partition(":")[0] for message in caplog.messages] == ["bad"]
+
+
 def test_one_point_is_enough(tmp_path: Path) -> None:
     plot_curves([Curve.from_points("dot", [0.5], [30])], tmp_path / "rd.svg")
     assert "dot" in {text for text, _ in texts(tmp_path / "rd.svg")}

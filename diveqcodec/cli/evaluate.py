@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from diveqcodec.cli import batch
+from diveqcodec.cli.console import Misuse, describe
 from diveqcodec.cli.files import check_target, write_atomic
 from diveqcodec.cli.kinds import PICTURES
 from diveqcodec.cli.options import (
@@ -19,15 +21,15 @@ from diveqcodec.cli.options import (
     model_option,
     session_options,
 )
-from diveqcodec.errors import DiveqError
+from diveqcodec.errors import ConfigError, DiveqError
+from diveqcodec.evaluate.choices import ANCHORS, PLOT_SUFFIXES, QUALITIES
 
 if TYPE_CHECKING:
+    from diveqcodec.evaluate.baselines import LearnedBaseline
     from diveqcodec.evaluate.curves import Curve
     from diveqcodec.evaluate.run import ImageCodec, Results, Row
 
-ANCHORS = ("jpeg", "jpeg2000", "webp", "avif")  # as diveqcodec.evaluate.anchors has them
-QUALITIES = "5,20,35,50,65,80,95"
-_PLOTS = (".png", ".svg", ".pdf")
+_Baselines = dict[str, dict[int, Path]]  # architecture -> quality -> weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,15 @@ class _Outputs:
     csv: Path | None
     plot: Path | None
     images: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """A codec to measure: at these qualities, its decoded pictures going to a folder if any."""
+
+    codec: ImageCodec
+    qualities: Sequence[float]
+    images: Path | None = None
 
 
 def _parse_qualities(
@@ -66,11 +77,34 @@ def _parse_range(
     return low, high
 
 
+def _parse_baselines(
+    _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
+) -> _Baselines:
+    """['a:3=x.pth', 'a:5=y.pth'] -> {'a': {3: x.pth, 5: y.pth}}."""
+    found: _Baselines = {}
+    for value in values:
+        head, separator, path = value.partition("=")
+        architecture, colon, quality = head.partition(":")
+        if not (architecture and colon and separator and path):
+            raise click.BadParameter(
+                f"{value!r} is not ARCH:QUALITY=PATH, such as bmshj2018-hyperprior:3=weights.pth"
+            )
+        if not (quality.isascii() and quality.isdecimal() and int(quality) < 1 << 16):
+            raise click.BadParameter(f"{value!r}: the quality is a whole number from 0 to 65535")
+        if not Path(path).is_file():
+            raise click.BadParameter(f"{path}: no such file")
+        checkpoints = found.setdefault(architecture, {})
+        if int(quality) in checkpoints:
+            raise click.BadParameter(f"{head}: given twice; give every quality once")
+        checkpoints[int(quality)] = Path(path)
+    return found
+
+
 def _check_plot(
     _context: click.Context, _option: click.Parameter, value: Path | None
 ) -> Path | None:
-    if value is not None and value.suffix.lower() not in _PLOTS:
-        raise click.BadParameter(f"{value}: plots are written as {', '.join(_PLOTS)}")
+    if value is not None and value.suffix.lower() not in PLOT_SUFFIXES:
+        raise click.BadParameter(f"{value}: plots are written as {', '.join(PLOT_SUFFIXES)}")
     return value
 
 
@@ -80,7 +114,7 @@ def _check_plot(
     "-q",
     "--qualities",
     metavar="LIST",
-    default=QUALITIES,
+    default=",".join(f"{quality:g}" for quality in QUALITIES),
     show_default=True,
     callback=_parse_qualities,
     help="Qualities, with commas.",
@@ -92,6 +126,15 @@ def _check_plot(
     type=click.Choice(ANCHORS),
     multiple=True,
     help="Measure this codec too, and give BD-rates; may be repeated.",
+)
+@click.option(
+    "--baseline",
+    "baselines",
+    metavar="ARCH:QUALITY=PATH",
+    multiple=True,
+    callback=_parse_baselines,
+    help="Measure a learned codec of CompressAI too, with these weights, such as "
+    "mbt2018:3=weights.pth; may be repeated, once for every point of its curve.",
 )
 @click.option(
     "--curve",
@@ -114,7 +157,7 @@ def _check_plot(
     "--output",
     metavar="FILE.json",
     type=click.Path(path_type=Path),
-    help="Results in CompressAI's layout; those of an anchor go to FILE.ANCHOR.json.",
+    help="Results in CompressAI's layout; those of other codecs go to FILE.CODEC.json.",
 )
 @click.option("--csv", metavar="FILE", type=click.Path(path_type=Path), help="Every picture.")
 @click.option(
@@ -138,6 +181,7 @@ def command(
     qualities: tuple[float, ...],
     model: str | None,
     anchors: tuple[str, ...],
+    baselines: _Baselines,
     curves: tuple[str, ...],
     bd_range: tuple[float, float] | None,
     parts: bool,
@@ -150,42 +194,86 @@ def command(
     """Measure rate and distortion on the pictures of DATASET, a folder or one picture.
 
     Rates are sizes of files on disk, and distortions those of pictures decoded from them. The table
-    has means over the pictures. Needs pip install 'diveqcodec[eval]'.
+    has means over the pictures; one that cannot be read or coded is named and left out of all of
+    them. Needs pip install 'diveqcodec[eval]'.
     """
     outputs = _Outputs(output, csv, plot, save_images)
-    _check_outputs(outputs, anchors, force)
+    anchors = tuple(dict.fromkeys(anchors))
+    _check_outputs(outputs, [*anchors, *baselines], force)
     entry = find_model(model)
     files = _pictures(session, dataset)
     from diveqcodec.evaluate.anchors import anchor
     from diveqcodec.evaluate.ours import Measured, MeasuredByPart
 
-    known = [_curve(name) for name in dict.fromkeys(curves)]
-    others = [anchor(name) for name in dict.fromkeys(anchors)]
     ours = (MeasuredByPart if parts else Measured)(session.codec(entry))
-    results = [_measure(session, ours, files, qualities, outputs.images)]
-    results += [_measure(session, other, files, other.qualities, None) for other in others]
-    _print(session, results, known, bd_range)
-    _write(results, known, outputs)
+    known = _told_apart(curves, [ours.name, *anchors, *baselines])
+    trials = [_Trial(ours, qualities, outputs.images)]
+    trials += [_Trial(one, one.qualities) for one in map(anchor, anchors)]
+    trials += [_Trial(one, one.qualities) for one in _learned(session, baselines)]
+    results, left_out = _measure(session, trials, files)
+    if results:
+        _print(session, results, known, bd_range)
+        _write(results, known, outputs)
+    if left_out:
+        session.finish(1)
+
+
+def _learned(session: Session, baselines: _Baselines) -> list[LearnedBaseline]:
+    """The learned codecs with their weights loaded.
+
+    Raises:
+        Misuse: there is no such architecture.
+        DiveqError: the weights do not fit it, or compressai is not installed.
+    """
+    if not baselines:
+        return []
+    from diveqcodec.evaluate.baselines import LearnedBaseline
+
+    device = str(session.device())
+    try:
+        return [LearnedBaseline(name, paths, device) for name, paths in baselines.items()]
+    except ConfigError as error:
+        raise Misuse(f"--baseline {error}") from error
 
 
 def _measure(
-    session: Session,
-    codec: ImageCodec,
-    files: list[Path],
-    qualities: tuple[float, ...],
-    images: Path | None,
-) -> Results:
-    from diveqcodec.evaluate.run import evaluate
+    session: Session, trials: list[_Trial], files: list[Path]
+) -> tuple[list[Results], set[Path]]:
+    """The results of all trials on the pictures that every codec takes, and the other pictures.
 
-    with (
-        session.console.counter(len(files) * len(qualities), "file") as advance,
-        tempfile.TemporaryDirectory() as workdir,
-    ):
+    There are no results where there are no such pictures.
+    """
+    from diveqcodec.evaluate.run import evaluate, in_common
+
+    left_out: set[Path] = set()
+    steps = len(files) * sum(len(trial.qualities) for trial in trials)
+    results = []
+    with session.console.counter(steps, "file") as advance:
 
         def progress(_row: Row) -> None:
             advance(1)
 
-        return evaluate(codec, files, qualities, Path(workdir), progress, save_images=images)
+        def refuse(path: Path, error: Exception) -> None:
+            if path not in left_out:
+                reason = describe(error).removeprefix(f"{path}: ")
+                session.console.error(f"{path}: {reason}", error)
+            left_out.add(path)
+
+        for trial in trials:
+            with tempfile.TemporaryDirectory() as workdir:
+                where, images = Path(workdir), trial.images
+                results.append(
+                    evaluate(
+                        *(trial.codec, files, trial.qualities, where, progress),
+                        save_images=images,
+                        refuse=refuse,
+                    )
+                )
+    if len(left_out) == len(files):
+        return [], left_out
+    if left_out:
+        session.console.note(f"{len(left_out)} of {len(files)} pictures left out for every codec")
+    return in_common(results), left_out
 
 
 def _print(
@@ -207,8 +295,19 @@ def _print(
     session.console.result("\n\n".join(blocks))
 
 
+def _told_apart(names: tuple[str, ...], measured: list[str]) -> list[Curve]:
+    """The curves of --curve, under names that neither they nor the measured codecs share."""
+    curves: list[Curve] = []
+    for name in dict.fromkeys(names):
+        curve = _curve(name)
+        if curve.name in [*measured, *(one.name for one in curves)]:
+            curve = replace(curve, name=f"{curve.name} ({name})")
+        curves.append(curve)
+    return curves
+
+
 def _curve(name: str) -> Curve:
-    """A published curve by its name, or a file's.
+    """A published curve by its name, which then says so, or a file's.
 
     Raises:
         DiveqError: neither.
@@ -217,7 +316,7 @@ def _curve(name: str) -> Curve:
 
     published = published_curves()
     if name in published:
-        return published[name]
+        return replace(published[name], name=f"{name} (published)")
     if not Path(name).exists():
         raise DiveqError(f"{name}: no such file or curve; there are: {', '.join(published)}")
     return read_curve(Path(name))
@@ -255,14 +354,14 @@ def _plot(curves: list[Curve], path: Path) -> None:
     plot_curves(curves, path, PlotOptions(emphasised=[curves[0].name]))
 
 
-def _json_files(path: Path, anchors: list[str]) -> list[Path]:
-    """The file of our results and those of the anchors: r.json, r.webp.json."""
-    return [path, *(path.with_name(f"{path.stem}.{name}{path.suffix}") for name in anchors)]
+def _json_files(path: Path, others: list[str]) -> list[Path]:
+    """The file of our results and those of other codecs: r.json, r.webp.json."""
+    return [path, *(path.with_name(f"{path.stem}.{name}{path.suffix}") for name in others)]
 
 
-def _check_outputs(outputs: _Outputs, anchors: tuple[str, ...], is_forced: bool) -> None:
+def _check_outputs(outputs: _Outputs, others: list[str], is_forced: bool) -> None:
     """Refuse before anything is measured, which may take hours."""
-    targets = [] if outputs.json is None else _json_files(outputs.json, list(anchors))
+    targets = [] if outputs.json is None else _json_files(outputs.json, others)
     targets += [path for path in (outputs.csv, outputs.plot) if path is not None]
     for target in targets:
         check_target(target, None, is_forced)

@@ -14,6 +14,8 @@ from diveqcodec.cli.options import Session, force_option, session_options
 if TYPE_CHECKING:
     from diveqcodec.train.exporting import Check, Report
 
+_LARGEST_EXCESS = 0.01  # of the bits, more or fewer, before there is a warning
+
 
 @click.command(short_help="Make weights of a training run.")
 @click.argument("run", type=click.Path(path_type=Path))
@@ -49,6 +51,16 @@ def command(
     report = export(run, output, check=check, licence=licence)
     if report.checks:
         session.console.result(_table(report))
+    else:
+        session.console.note(
+            "no self-check was made; --check DIR codes pictures before and after, and prints both"
+        )
+    for one in report.checks:
+        if abs(one.excess) > _LARGEST_EXCESS:
+            session.console.note(
+                f"quality {one.quality:g}: {one.excess:+.1%} bits at equal PSNR after the export; "
+                "the integers do not do what was trained; check with other pictures, or train on"
+            )
     size = output.stat().st_size / 1e6
     session.console.line(
         f"{run} -> {output}   model {report.model_id.hex()}   step {report.steps}   {size:.1f} MB\n"
@@ -63,10 +75,9 @@ def _table(report: Report) -> str:
 
 
 def _row(check: Check) -> str:
-    bits = check.fixed_bpp - check.float_bpp
     return (
         f"quality {check.quality:g}   {check.float_bpp:.4f} bpp {check.float_psnr:6.3f} dB   "
         f"{check.fixed_bpp:.4f} bpp {check.fixed_psnr:6.3f} dB   "
-        f"{bits / max(check.float_bpp, 1e-9):+.2%} bits "
+        f"{check.more_bits:+.2%} bits "
         f"{check.fixed_psnr - check.float_psnr:+.3f} dB"
     )

@@ -2,10 +2,11 @@
 
 | module | what it holds |
 |---|---|
+| `choices` | what the command line offers, by name; imports nothing |
 | `run` | the loop: pictures × qualities through a codec to rows of numbers |
 | `metrics` | PSNR and MS-SSIM of 8-bit pictures |
 | `curves` | rate-distortion curves, result files, the published curves that come along |
-| `bdrate` | BD-rate and BD-PSNR |
+| `bdrate` | BD-rate |
 | `anchors` | JPEG, JPEG 2000, WebP and AVIF through Pillow |
 | `baselines` | CompressAI's learned codecs, from weights by path |
 | `report` | tables, JSON, CSV |

@@ -1,11 +1,10 @@
-"""Bjøntegaard deltas: how two rate-distortion curves differ on average.
+"""BD-rate: how two rate-distortion curves differ on average.
 
-BD-rate is the mean difference in log rate at equal distortion, as a percentage of rate; BD-PSNR
-the mean difference in distortion at equal log rate. Curves are interpolated by PCHIP (shape
-preserving, as in JVET and CompressAI's tables), not by Bjøntegaard's cubic of 2001, which
-overshoots when there are more than four points. The integral of the piecewise cubic is exact.
-Knows nothing of codecs or files. Source: G. Bjøntegaard, VCEG-M33, 2001; JVET-common test
-conditions for the interpolation.
+It is the mean difference in log rate at equal distortion, as a percentage of rate. Curves are
+interpolated by PCHIP (shape preserving, as in JVET and CompressAI's tables), not by Bjøntegaard's
+cubic of 2001, which overshoots when there are more than four points. The integral of the piecewise
+cubic is exact. Knows nothing of codecs or files. Source: G. Bjøntegaard, VCEG-M33, 2001; JVET
+common test conditions for the interpolation.
 """
 
 import math
@@ -21,20 +20,17 @@ from diveqcodec.evaluate.extra import import_extra
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A Bjøntegaard delta and the range it was taken over.
+    """A BD-rate and the range it was taken over.
 
     Attributes:
-        value: BD-rate in percent (negative: the tested curve needs fewer bits), or BD-PSNR in dB
-            (positive: the tested curve is better).
-        low: Start of the range, in dB for BD-rate, in bits per pixel for BD-PSNR.
-        high: End of the range.
-        is_clipped: Whether the range asked for had to be shortened to what both curves cover.
+        value: In percent; negative: the tested curve needs fewer bits.
+        low: Start of the range in dB.
+        high: End of the range in dB.
     """
 
     value: float
     low: float
     high: float
-    is_clipped: bool
 
 
 def bd_rate(
@@ -43,7 +39,6 @@ def bd_rate(
     over: tuple[float, float] | None = None,
     *,
     metric: Metric = "psnr",
-    is_clipping_allowed: bool = False,
 ) -> Delta:
     """How many percent more bits `tested` needs than `anchor` for the same distortion.
 
@@ -53,7 +48,6 @@ def bd_rate(
         over: The range in dB; without it the whole range that both curves cover. Figures over
             different ranges cannot be compared, so tables should give a range.
         metric: PSNR, or MS-SSIM in decibels.
-        is_clipping_allowed: Shorten a range that is not covered, and say so in the result.
 
     Raises:
         DiveqError: Fewer than two points, distortion that does not rise with rate, curves that do
@@ -61,37 +55,9 @@ def bd_rate(
     """
     series = [_rising(curve, metric) for curve in (tested, anchor)]
     spans = [(one.name, one.distortion[0], one.distortion[-1]) for one in series]
-    low, high = _common_range(spans, over, is_clipping_allowed, "dB")
+    low, high = _common_range(spans, over)
     means = [_mean(one.distortion, one.log_rate, low, high) for one in series]
-    percent = 100 * math.expm1(means[0] - means[1])
-    return Delta(percent, low, high, over is not None and (low, high) != over)
-
-
-def bd_psnr(
-    tested: Curve,
-    anchor: Curve,
-    over: tuple[float, float] | None = None,
-    *,
-    metric: Metric = "psnr",
-    is_clipping_allowed: bool = False,
-) -> Delta:
-    """How many dB `tested` is above `anchor` at the same rate, averaged over log rate.
-
-    Args:
-        tested: The curve in question.
-        anchor: The curve it is measured against.
-        over: The range in bits per pixel; without it the whole range that both curves cover.
-        metric: PSNR, or MS-SSIM in decibels.
-        is_clipping_allowed: Shorten a range that is not covered, and say so in the result.
-
-    Raises:
-        DiveqError: As `bd_rate`.
-    """
-    series = [_rising(curve, metric) for curve in (tested, anchor)]
-    spans = [(one.name, one.rate[0], one.rate[-1]) for one in series]
-    low, high = _common_range(spans, over, is_clipping_allowed, "bpp")
-    means = [_mean(one.log_rate, one.distortion, math.log(low), math.log(high)) for one in series]
-    return Delta(means[0] - means[1], low, high, over is not None and (low, high) != over)
+    return Delta(100 * math.expm1(means[0] - means[1]), low, high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +65,8 @@ class _Series:
     """What the integrals need of a curve: both axes strictly rising and finite."""
 
     name: str
-    rate: list[float]
+    log_rate: list[float]
     distortion: list[float]
-
-    @property
-    def log_rate(self) -> list[float]:
-        return [math.log(rate) for rate in self.rate]
 
 
 def _rising(curve: Curve, metric: Metric) -> _Series:
@@ -125,33 +87,30 @@ def _rising(curve: Curve, metric: Metric) -> _Series:
                 f"{curve.name}: {metric} does not rise from {rate:.4f} bpp ({value:.3f} dB) to "
                 f"{next_rate:.4f} bpp ({next_value:.3f} dB); leave one of these qualities out"
             )
-    return _Series(curve.name, [rate for rate, _ in points], [value for _, value in points])
+    log_rate = [math.log(rate) for rate, _ in points]
+    return _Series(curve.name, log_rate, [value for _, value in points])
 
 
 def _common_range(
-    spans: Sequence[tuple[str, float, float]],
-    over: tuple[float, float] | None,
-    is_clipping_allowed: bool,
-    unit: str,
+    spans: Sequence[tuple[str, float, float]], over: tuple[float, float] | None
 ) -> tuple[float, float]:
     """The range to integrate over, after checking that every curve covers it."""
     low = max(start for _, start, _ in spans)
     high = min(end for _, _, end in spans)
     if over is not None:
-        if not over[0] < over[1] or (unit == "bpp" and over[0] <= 0):
-            raise DiveqError(f"{over[0]:g}-{over[1]:g} {unit}: not a range; give it as LOW, HIGH")
-        if not is_clipping_allowed:
-            for name, start, end in spans:
-                if over[0] < start or over[1] > end:
-                    raise DiveqError(
-                        f"{name}: covers {start:.2f}-{end:.2f} {unit}, not the whole of "
-                        f"{over[0]:g}-{over[1]:g} {unit}; evaluate at more qualities or "
-                        "choose a smaller range"
-                    )
-        low, high = max(low, over[0]), min(high, over[1])
+        if not over[0] < over[1]:
+            raise DiveqError(f"{over[0]:g}-{over[1]:g} dB: not a range; give it as LOW, HIGH")
+        for name, start, end in spans:
+            if over[0] < start or over[1] > end:
+                raise DiveqError(
+                    f"{name}: covers {start:.2f}-{end:.2f} dB, not the whole of "
+                    f"{over[0]:g}-{over[1]:g} dB; evaluate at more qualities or "
+                    "choose a smaller range"
+                )
+        return over
     if low >= high:
-        covered = ", ".join(f"{name} {start:.2f}-{end:.2f} {unit}" for name, start, end in spans)
-        raise DiveqError(f"the curves do not overlap in the range asked for: {covered}")
+        covered = ", ".join(f"{name} {start:.2f}-{end:.2f} dB" for name, start, end in spans)
+        raise DiveqError(f"the curves do not overlap: {covered}")
     return low, high
 
 

@@ -8,14 +8,17 @@ Nothing here is used by compressing or decompressing `.dvq` files.
 """
 
 import importlib.util
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from diveqcodec.errors import DiveqError
 from diveqcodec.evaluate.extra import import_extra
 
+_TOO_NEW = (3, 13)  # as in pyproject.toml: compressai needs numpy < 2
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
@@ -25,6 +28,8 @@ def import_compressai(module: str = "compressai") -> Any:
     Raises:
         DiveqError: compressai, or something that it needs, is not installed.
     """
+    if sys.version_info >= _TOO_NEW and importlib.util.find_spec("compressai") is None:
+        raise DiveqError("compressai: there is none for this Python; use Python 3.11 or 3.12")
     _define_missing_schemas()
     return import_extra(module)
 

@@ -5,6 +5,7 @@ curves. Each curve carries its name at its right end, in its own colour: no lege
 """
 
 import itertools
+import logging
 import statistics
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,12 @@ from typing import Any
 import numpy as np
 
 from diveqcodec.errors import DiveqError
+from diveqcodec.evaluate.choices import PLOT_SUFFIXES
 from diveqcodec.evaluate.curves import Curve, Metric
 from diveqcodec.evaluate.extra import import_extra
 
-_SUFFIXES = (".png", ".svg", ".pdf")
+log = logging.getLogger(__name__)
+
 _EMPHASIS = ("#c8102e", "#e8730c", "#8f1d6b")
 # Muted: thin lines that step back behind the emphasised ones, told apart by hue and lightness.
 _MUTED = (
@@ -34,6 +37,7 @@ _MUTED = (
     "#404a63",
     "#6fa64a",
 )
+_Series = tuple[Curve, Any, Any]  # with its rates and distortions as arrays
 _AXIS_TITLE = {"psnr": "PSNR-RGB (dB)", "ms-ssim": "MS-SSIM (dB), −10 log₁₀(1 − MS-SSIM)"}
 
 
@@ -54,6 +58,16 @@ class PlotOptions:
     rates: tuple[float, float] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """The shown rates in bits per pixel, and the shown distortions in dB."""
+
+    low: float
+    high: float
+    bottom: float
+    top: float
+
+
 @dataclass(slots=True)
 class _Label:
     """A curve's name, its last visible point (x, y), and the height it would like to have."""
@@ -69,51 +83,89 @@ class _Label:
 def plot_curves(curves: Sequence[Curve], path: Path, options: PlotOptions | None = None) -> None:
     """Draw the curves into a file whose suffix gives the format.
 
+    A curve that has nothing in the frame is left out, and a warning is logged.
+
     Raises:
         DiveqError: Nothing to draw, an unknown suffix, matplotlib missing, or an unwritable file.
     """
     options = options or PlotOptions()
-    if path.suffix.lower() not in _SUFFIXES:
-        raise DiveqError(f"{path}: plots are written as {', '.join(_SUFFIXES)}")
-    series = [(curve, *_visible(curve, options.metric)) for curve in curves]
-    series = [one for one in series if one[1].size]
-    if not series:
+    if path.suffix.lower() not in PLOT_SUFFIXES:
+        raise DiveqError(f"{path}: plots are written as {', '.join(PLOT_SUFFIXES)}")
+    series = [(curve, *_finite(curve, options.metric)) for curve in curves]
+    measured = [one for one in series if one[1].size]
+    if not measured:
         raise DiveqError(f"{path}: no curve has {options.metric} to draw")
-    low, high = options.rates or _shown_rates(series, options.emphasised)
+    rates = options.rates or _shown_rates(measured, options.emphasised)
+    frame = _frame(measured, rates, options.emphasised)
+    if frame is None:
+        raise DiveqError(f"{path}: no curve has a point from {rates[0]:g} to {rates[1]:g} bpp")
+    shown = [one for one in measured if _is_inside(one, frame)]
+    for curve in curves:
+        if all(curve is not one[0] for one in shown):
+            log.warning("%s: not in the plot, for it has nothing where it is drawn", curve.name)
     figures: Any = import_extra("matplotlib.figure")
     matplotlib: Any = import_extra("matplotlib")
     # Text stays text, and the same curves give the same file.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "diveqcodec"}):
         figure = figures.Figure(figsize=(8, 5.2), layout="constrained")
         axes = figure.add_subplot()
-        colours = _colours([one[0] for one in series], options.emphasised)
+        colours = _colours([one[0] for one in shown], options.emphasised)
         labels = [
-            _draw(axes, *one, high, colour, one[0].name in options.emphasised)
-            for one, colour in zip(series, colours, strict=True)
+            _draw(axes, one, frame.high, colour, one[0].name in options.emphasised)
+            for one, colour in zip(shown, colours, strict=True)
         ]
-        _dress(axes, series, (low, high), options)
-        _place_labels(axes, [label for label in labels if label.x >= low])
+        _dress(axes, frame, options)
+        _place_labels(axes, labels)
         try:
             figure.savefig(path, dpi=160, metadata=_metadata(path))
         except OSError as error:
             raise DiveqError(f"{path}: cannot write the plot: {error.strerror}") from error
 
 
-def _visible(curve: Curve, metric: Metric) -> tuple[Any, Any]:
+def _finite(curve: Curve, metric: Metric) -> tuple[Any, Any]:
     """Rates and distortions of the points that can be drawn, as arrays."""
     rates, values = np.array(curve.bpp), np.array(curve.distortion(metric))
     is_finite = np.isfinite(values)
     return rates[is_finite], values[is_finite]
 
 
-def _shown_rates(
-    series: Sequence[tuple[Curve, Any, Any]], emphasised: Collection[str]
-) -> tuple[float, float]:
+def _shown_rates(series: Sequence[_Series], emphasised: Collection[str]) -> tuple[float, float]:
     """From zero to a little beyond the highest rate of what the plot is about (else the median)."""
     rates = [float(rate[-1]) for curve, rate, _ in series if curve.name in emphasised]
     if rates:
         return 0.0, 1.06 * max(rates)
     return 0.0, 1.06 * statistics.median(float(rate[-1]) for _, rate, _ in series)
+
+
+def _frame(
+    series: Sequence[_Series], rates: tuple[float, float], emphasised: Collection[str]
+) -> _Frame | None:
+    """What is shown of the curves at these rates; None if there are none.
+
+    The top is that of all curves. The bottom is that of the emphasised ones, if there are any: what
+    an anchor does below them matters to nobody.
+    """
+    edges = [(one[0].name, value) for one in series for value in _edges(one, *rates)]
+    if not edges:
+        return None
+    top = max(value for _, value in edges)
+    strong = [value for name, value in edges if name in emphasised]
+    bottom = min(strong or [value for _, value in edges])
+    margin = 0.05 * ((top - bottom) or 1)
+    return _Frame(*rates, bottom - margin, top + margin)
+
+
+def _is_inside(one: _Series, frame: _Frame) -> bool:
+    return any(value >= frame.bottom for value in _edges(one, frame.low, frame.high))
+
+
+def _edges(one: _Series, low: float, high: float) -> tuple[float, ...]:
+    """The curve's heights where it enters and leaves a range of rates; none if it is outside."""
+    _, rates, values = one
+    if rates[0] > high or rates[-1] < low:
+        return ()
+    ends = (max(low, rates[0]), min(high, rates[-1]))
+    return tuple(float(np.interp(end, rates, values)) for end in ends)
 
 
 def _colours(curves: Sequence[Curve], emphasised: Collection[str]) -> list[str]:
@@ -122,10 +174,9 @@ def _colours(curves: Sequence[Curve], emphasised: Collection[str]) -> list[str]:
     return [next(strong if curve.name in emphasised else muted) for curve in curves]
 
 
-def _draw(
-    axes: Any, curve: Curve, rates: Any, values: Any, high: float, colour: str, is_bold: bool
-) -> _Label:
+def _draw(axes: Any, one: _Series, high: float, colour: str, is_bold: bool) -> _Label:
     """One line with its points; returns the label for its right end."""
+    curve, rates, values = one
     axes.plot(
         rates,
         values,
@@ -145,30 +196,10 @@ def _draw(
     return _Label(curve.name, colour, is_bold, end, y, y + slope * float(np.log(high / end)))
 
 
-def _dress(
-    axes: Any,
-    series: Sequence[tuple[Curve, Any, Any]],
-    shown: tuple[float, float],
-    options: PlotOptions,
-) -> None:
-    """Limits, grid and titles.
-
-    The top is that of all curves at the shown rates. The bottom is that of the emphasised ones, if
-    there are any: what an anchor does below them matters to nobody.
-    """
-    inside = [
-        (curve.name, float(np.interp(edge, rates, values)))
-        for curve, rates, values in series
-        for edge in (max(shown[0], rates[0]), min(shown[1], rates[-1]))
-        if rates[0] < shown[1] and rates[-1] > shown[0]
-    ]
-    if inside:
-        top = max(value for _, value in inside)
-        emphasised = [value for name, value in inside if name in options.emphasised]
-        bottom = min(emphasised or [value for _, value in inside])
-        margin = 0.05 * ((top - bottom) or 1)
-        axes.set_ylim(bottom - margin, top + margin)
-    axes.set_xlim(*shown)
+def _dress(axes: Any, frame: _Frame, options: PlotOptions) -> None:
+    """Limits, grid and titles."""
+    axes.set_xlim(frame.low, frame.high)
+    axes.set_ylim(frame.bottom, frame.top)
     axes.set_xlabel("bits per pixel")
     axes.set_ylabel(_AXIS_TITLE[options.metric])
     if options.title:

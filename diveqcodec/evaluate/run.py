@@ -9,7 +9,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -125,6 +125,10 @@ class Results:
         qualities = dict.fromkeys(row.quality for row in self.rows)
         return [_point([row for row in self.rows if row.quality == one]) for one in qualities]
 
+    def of(self, images: Collection[str]) -> "Results":
+        """The same with the rows of these pictures only."""
+        return replace(self, rows=tuple(row for row in self.rows if row.image in images))
+
     def curve(self) -> Curve:
         """The points as a rate-distortion curve."""
         points = self.points()
@@ -145,11 +149,12 @@ def evaluate(
     progress: Callable[[Row], None] | None = None,
     *,
     save_images: Path | None = None,
+    refuse: Callable[[Path, Exception], None] | None = None,
 ) -> Results:
     """Measure a codec on picture files.
 
     Only colours are coded and judged: transparency and metadata are taken off first, so they cost
-    no codec any bits. The first picture is coded and decoded once beforehand, untimed.
+    no codec any bits. Before the first picture is timed, it is coded and decoded once.
 
     Args:
         codec: What to measure. It may have `suffix` (of its files), `description` and `parts`.
@@ -158,32 +163,48 @@ def evaluate(
         workdir: Where the coded files are written, and stay.
         progress: Called with each row as soon as it is there.
         save_images: Folder for the decoded pictures, as PNG.
+        refuse: Called with a picture that cannot be read, coded or decoded to its size, and why;
+            the results then have no row of it. Without it the first such picture ends the loop.
 
     Raises:
-        DiveqError: No pictures or qualities, a picture that cannot be read or coded, a decoded
-            picture of another size, or a file that cannot be written.
+        DiveqError: No pictures or qualities, a picture given twice, or, without `refuse`, a picture
+            that cannot be read or coded, a decoded picture of another size, or a file that cannot
+            be written.
     """
     if not files or not qualities:
         raise DiveqError("nothing to evaluate: give one picture and one quality at least")
     names = _names(files)
     suffix = str(getattr(codec, "suffix", ".bin"))
     rows: list[Row] = []
-    for index, (path, name) in enumerate(zip(files, names, strict=True)):
+
+    def measure(path: Path, name: str) -> Iterator[Row]:
         picture = _colours_only(load(path))
-        if index == 0:
+        if not rows:
             codec.decompress(codec.compress(picture, qualities[0]))
         for quality in qualities:
             stem = f"{name}.q{quality:g}"
             row, decoded = _measure(codec, picture, name, quality, workdir / (stem + suffix))
             if save_images is not None:
-                target = save_images / f"{stem}.png"
-                _make_folder(target.parent)
-                save(decoded, target, "png")
-            rows.append(row)
+                _save(decoded, save_images / f"{stem}.png")
             if progress is not None:
                 progress(row)
+            yield row
+
+    for path, name in zip(files, names, strict=True):
+        try:
+            rows += list(measure(path, name))
+        except Exception as error:  # whatever it is, the other pictures are not to blame
+            if refuse is None:
+                raise
+            refuse(path, error)
     description = str(getattr(codec, "description", ""))
     return Results(codec.name, description, tuple(rows), environment())
+
+
+def in_common(results: Sequence[Results]) -> list[Results]:
+    """The same results without the pictures that one of them lacks, so that means compare."""
+    images = set.intersection(*(set(one.images) for one in results))
+    return [one.of(images) for one in results]
 
 
 def environment() -> dict[str, str | int]:
@@ -275,8 +296,9 @@ def _names(files: Sequence[Path]) -> list[str]:
     return names
 
 
-def _make_folder(folder: Path) -> None:
+def _save(decoded: Picture, target: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DiveqError(f"{folder}: cannot make this folder: {error.strerror}") from error
+        raise DiveqError(f"{target.parent}: cannot make this folder: {error.strerror}") from error
+    save(decoded, target, "png")

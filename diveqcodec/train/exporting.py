@@ -22,12 +22,14 @@ from diveqcodec.config import from_dict
 from diveqcodec.errors import ConfigError, ModelError, TrainingError
 from diveqcodec.image import Picture
 from diveqcodec.model import GAIN_STEPS, DvqModel
+from diveqcodec.prior import lambda_of
 from diveqcodec.quantize.search import RATE
 from diveqcodec.tilecoder import Tally
 from diveqcodec.train import checkpoint, data
 from diveqcodec.train.config import TrainConfig
 
 _QUALITIES = (20, 50, 80)
+_BITS_PER_DECIBEL = 0.2  # relative: 0.16 to 0.26 along the curve of a photograph
 _SIDE = 512  # pixels: the check codes centre crops of at most this
 
 
@@ -43,6 +45,16 @@ class Check:
     fixed_bpp: float
     float_psnr: float
     fixed_psnr: float
+
+    @property
+    def more_bits(self) -> float:
+        """Relative difference of the bits of exported and trained model, as it is printed."""
+        return self.fixed_bpp / max(self.float_bpp, 1e-9) - 1
+
+    @property
+    def excess(self) -> float:
+        """The same at equal PSNR: decibels gained count as bits saved."""
+        return self.more_bits - _BITS_PER_DECIBEL * (self.fixed_psnr - self.float_psnr)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +157,7 @@ def compare(model: DvqModel, codec: Codec, crops: list[Tensor], quality: float) 
     gain = gain_index(quality)
     low, high = model.config.log_gain_range()
     log_gain = low + (high - low) * gain / GAIN_STEPS
-    lam = math.exp(2 * log_gain) * 12 / (255.0**2 * RATE)  # the inverse of DvqModel.log_gain
+    lam = lambda_of(log_gain, RATE)
     rows = []
     for crop in crops:
         original = crop.permute(1, 2, 0).contiguous().numpy()
@@ -176,5 +188,6 @@ def _crop(pixels: Tensor) -> Tensor:
 
 
 def _psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    # Training may not import diveqcodec.evaluate: tests/test_metrics.py holds the two together.
     mse = float(np.mean((a.astype(np.float64) - b) ** 2))
     return 10 * math.log10(255**2 / max(mse, 1e-10))
