@@ -15,7 +15,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 MANIFEST = "manifest.csv"
 _BLOCK = 512  # bytes: tar's headers, and what its members are padded to
@@ -36,20 +36,23 @@ def main() -> None:
     )
     parser.add_argument("--quality", type=int, default=95, help="of JPEG files that are made anew")
     options = parser.parse_args()
+    from diveqcodec.cli.kinds import PICTURES
     from diveqcodec.errors import DiveqError
     from diveqcodec.train import data
 
     try:
-        files = data.find(options.pictures)
+        files = [path for path in data.find(options.pictures) if PICTURES.is_one(path)]
     except DiveqError as error:
         parser.exit(1, f"Error: {error}\n")
+    if not files:
+        parser.exit(1, f"Error: {options.pictures}: contains no pictures\n")
     members = contents(options.pictures, files, options.long_side, options.quality)
     options.out.mkdir(parents=True, exist_ok=True)
     if any(options.out.glob("part-*.tar")):
         parser.exit(1, f"Error: {options.out}: contains parts already; name another folder\n")
     try:
         parts = pack(members, options.out, options.limit)
-    except ValueError as error:
+    except (DiveqError, ValueError) as error:
         parser.exit(1, f"Error: {error}\n")
     for path in parts:
         print(f"{path}  {path.stat().st_size:,} bytes")
@@ -58,18 +61,24 @@ def main() -> None:
 def contents(
     folder: Path, files: list[Path], long_side: int, quality: int
 ) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of every picture, the same if it is small enough."""
+    """Name and bytes of every picture, the same if it is small enough.
+
+    Raises:
+        ImageError: a large picture is damaged.
+    """
+    from diveqcodec.train import data
+
     for path in files:
         name, content = path.relative_to(folder).as_posix(), path.read_bytes()
         if long_side:
             with Image.open(io.BytesIO(content)) as image:
-                if max(image.size) > long_side:
-                    upright = ImageOps.exif_transpose(image).convert("RGB")
-                    upright.thumbnail((long_side, long_side), Image.Resampling.LANCZOS)
-                    made = io.BytesIO()
-                    upright.save(made, "JPEG", quality=quality, subsampling=0)
-                    is_jpeg = path.suffix.lower() in (".jpg", ".jpeg")
-                    name, content = name if is_jpeg else f"{name}.jpg", made.getvalue()
+                is_large = max(image.size) > long_side
+            if is_large:
+                made = io.BytesIO()
+                smaller = Image.fromarray(data.read(path, name, 0, long_side))
+                smaller.save(made, "JPEG", quality=quality, subsampling=0)
+                is_jpeg = path.suffix.lower() in (".jpg", ".jpeg")
+                name, content = name if is_jpeg else f"{name}.jpg", made.getvalue()
         yield name, content
 
 

@@ -3,10 +3,11 @@
     PYTHONPATH=. python scripts/train_timed.py PARTS... --out RUN --seconds 1500 --device cuda
 
 PARTS are files of `pack_dataset.py` or folders of pictures. The number of steps follows from the
-speed measured, so that the learning rate has come down when the time is up. `last.safetensors`
-appears in the run folder every few minutes: with `--resume` a later call goes on from it. At the
-end the averaged weights are there too, in files of at most 16 MB (`weights-1-of-4.safetensors`,
-...), of which `diveq export RUN` makes a weights file wherever they are copied to.
+speed measured, so that the learning rate has come down when the time is up. The run folder is that
+of `diveq train`: `last.safetensors` appears in it every few minutes (`log.checkpoint_minutes`), and
+with `--resume` a later call goes on from it, also after this one was killed. At the end the
+averaged weights are there too, in files of at most 16 MB (`weights-1-of-4.safetensors`, ...), of
+which `diveq export RUN` makes a weights file wherever they are copied to.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import logging
 import math
 import tempfile
 import time
+from collections import deque
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +24,12 @@ from typing import Any
 import torch
 
 from diveqcodec.errors import DiveqError
-from diveqcodec.train import checkpoint, data, settings
-from diveqcodec.train.config import TrainConfig, to_toml
+from diveqcodec.train import checkpoint, data, run, settings
 from diveqcodec.train.loop import Trainer
-from diveqcodec.weightfile import load_for_training
+from diveqcodec.train.schedule import is_linear
 from scripts.pack_dataset import unpack
 
-_WARM = 10  # steps before the speed is measured
+_EVERY = 10  # steps between measurements of the speed; the first ones are not measured
 _LATE = 0.97  # share of the time after which the number of steps stays
 
 
@@ -43,8 +44,8 @@ def main() -> None:
     parser.add_argument("-c", "--config", type=Path, help="TOML file")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--init", type=Path, help="weights file to start from")
-    parser.add_argument("--resume", action="store_true", help="go on from RUN/last.safetensors")
-    parser.add_argument("--checkpoint-minutes", type=float, default=3.0)
+    parser.add_argument("--resume", action="store_true", help="go on with the run in RUN")
+    parser.add_argument("-f", "--force", action="store_true", help="overwrite the run in RUN")
     parser.add_argument("--part-bytes", type=int, default=16_000_000, help="of a file of weights")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -55,36 +56,24 @@ def main() -> None:
 
 
 def _train(options: argparse.Namespace, started: float) -> None:
-    minutes = f"log.checkpoint_minutes={options.checkpoint_minutes}"
     resumed = options.out if options.resume else None
-    config = settings(options.config, (*options.set, minutes), resumed=resumed)
-    model = None
-    history: list[str] = []
-    if options.init is not None:
-        model, provenance = load_for_training(options.init)
-        config = replace(config, model=model.config)
-        steps = provenance.get("steps", "unknown")
-        history = [*provenance.get("history", []), f"{options.init.name}, {steps} steps"]
-    device = torch.device(options.device)
+    pace = Pace(started + options.seconds - options.reserve)
     with tempfile.TemporaryDirectory() as folder:
-        pictures = data.load(_gather(options.parts, Path(folder)), config.data.crop, device)
-    trainer = Trainer(config, pictures, options.out)
-    options.out.mkdir(parents=True, exist_ok=True)
-    if options.resume:
-        trainer.resume(options.out / "last.safetensors")
-    elif model is not None:
-        trainer.start_from(model, history)
-    else:
-        trainer.start()
-    print(f"{len(pictures.names)} pictures, {time.monotonic() - started:.0f} s to load", flush=True)
-    pace = _Pace(trainer, started + options.seconds - options.reserve)
-    trainer.run(progress=pace.note, stop=pace.is_over)
-    (options.out / "config.toml").write_text(to_toml(trainer.config), "utf-8")
-    for path in checkpoint.save_parts(
-        options.out, trainer.model, trainer.average, trainer.info(), options.part_bytes
-    ):
+        result = run(
+            settings(options.config, tuple(options.set), resumed=resumed),
+            _gather(options.parts, Path(folder)),
+            options.out,
+            device=torch.device(options.device),
+            resume=options.resume,
+            force=options.force,
+            init=options.init,
+            progress=pace.note,
+            pace=pace,
+        )
+    weights = checkpoint.load_average(options.out)
+    for path in checkpoint.save_parts(options.out, *weights, options.part_bytes):
         print(f"{path}  {path.stat().st_size:,} bytes")
-    print(f"{trainer.step} steps, {time.monotonic() - started:.0f} s in all")
+    print(f"{result.step} steps, {time.monotonic() - started:.0f} s in all")
 
 
 def _gather(parts: list[Path], target: Path) -> Path:
@@ -101,47 +90,66 @@ def _gather(parts: list[Path], target: Path) -> Path:
     return target
 
 
-class _Pace:
-    """Adapts the number of steps to the time that is left, from the speed so far."""
+class Pace:
+    """Adapts the number of steps to the time that is left, from the speed of late.
 
-    def __init__(self, trainer: Trainer, end: float) -> None:
-        self.trainer, self.end = trainer, end
-        self.first = trainer.step
-        self.marked = time.monotonic()
-        self.late = self.marked + _LATE * (end - self.marked)
-        self.warm: int | None = None
-        self._set(max(trainer.config.optim.steps, trainer.step + 1))
+    That is the speed of as many steps as lie between two validations, so that one is among them.
+    When the networks of the transform begin to be trained, steps get slower: it is measured anew.
 
-    def is_over(self) -> bool:
+    Args:
+        end: when the time is up, by the monotonic clock.
+    """
+
+    def __init__(self, end: float) -> None:
+        self.end = end
+        self.late = math.inf  # when the number of steps is not changed any more
+        self.steps = 0
+        self._marks: deque[tuple[int, float]] = deque()  # steps made, and when
+        self._next = 0  # step of the next measurement
+        self._was_linear: bool | None = None
+
+    def __call__(self, trainer: Trainer) -> bool:
         """Called before every step: keeps the schedule up to date; true when time is up."""
-        now, step = time.monotonic(), self.trainer.step
+        now, step = time.monotonic(), trainer.step
         if now >= self.end:
             return True
-        if self.warm is None:
-            if step - self.first >= _WARM:
-                self._wait()
-                self.warm, self.marked = step, time.monotonic()
-        elif step > self.warm and (step - self.warm) % _WARM == 0 and now < self.late:
-            self._wait()
-            now = time.monotonic()
-            pace = (now - self.marked) / (step - self.warm)
-            left = math.floor((self.end - now) / pace)
-            self._set(step + max(left, 1))
+        if self._was_linear is None:  # the first call: time is up before the steps are
+            self.late = now + _LATE * (self.end - now)
+            self._set(trainer, max(trainer.config.optim.steps, step + 1))
+        resting = is_linear(step, trainer.config)
+        if resting != self._was_linear:
+            self._was_linear = resting
+            self._marks.clear()
+            self._next = step + _EVERY  # the first steps of a phase are slower
+        if step >= self._next and now < self.late:
+            self._next = step + _EVERY
+            self._measure(trainer)
         return False
 
     def note(self, step: int, line: dict[str, Any]) -> None:
         """Print a line of the log."""
         keys = ("loss", "bpp", "psnr", "hyper_bpp", "crops_per_second", "0.0067")
         shown = {key: line[key] for key in keys if key in line}
-        print(f"{step}/{self.trainer.config.optim.steps} {json.dumps(shown)}", flush=True)
+        print(f"{step}/{self.steps} {json.dumps(shown)}", flush=True)
 
-    def _wait(self) -> None:
-        if self.trainer.device.type == "cuda":
-            torch.cuda.synchronize(self.trainer.device)
+    def _measure(self, trainer: Trainer) -> None:
+        if trainer.device.type == "cuda":
+            torch.cuda.synchronize(trainer.device)
+        now, step = time.monotonic(), trainer.step
+        self._marks.append((step, now))
+        while self._marks[0][0] < step - max(trainer.config.log.validate_every, 10 * _EVERY):
+            self._marks.popleft()
+        first, then = self._marks[0]
+        if step > first:
+            left = math.floor((self.end - now) * (step - first) / (now - then))
+            self._set(trainer, step + max(left, 1))
 
-    def _set(self, steps: int) -> None:
-        config: TrainConfig = self.trainer.config
-        self.trainer.config = replace(config, optim=replace(config.optim, steps=steps))
+    def _set(self, trainer: Trainer, steps: int) -> None:
+        config = trainer.config
+        if self._was_linear is False and config.optim.linear:  # what is trained does not rest again
+            steps = min(steps, math.floor(trainer.step / config.optim.linear))
+        trainer.config = replace(config, optim=replace(config.optim, steps=steps))
+        self.steps = steps
 
 
 if __name__ == "__main__":

@@ -94,13 +94,44 @@ def test_an_interrupted_run_says_how_to_go_on() -> None:
     assert "step 4/4" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("others", "note"),
+    [(1, "1 file of photos was left out"), (2, "2 files of photos were left out")],
+)
+def test_files_left_out_are_named_and_counted(others: int, note: str) -> None:
+    for number in range(others):
+        Path(f"photos/broken-{number}.png").write_bytes(b"\x89PNG nothing else")
+    result = diveq("train", "photos", "-c", "tiny.toml", "-o", "run", "--steps", 1)
+    assert result.exit_code == 0
+    notes = [line for line in result.stderr.splitlines() if line.startswith("Note: ")]
+    assert "Note: left out broken-0.png: not an image that Pillow can read" in notes
+    assert f"Note: {note}" in notes
+
+
+def test_few_pictures_are_noted() -> None:
+    draw_pictures(Path("few"), 3)
+    result = diveq("train", "few", "-c", "tiny.toml", "--steps", 1)
+    assert result.exit_code == 0
+    assert "Note: no picture of 3 is held out" in result.stderr
+
+
+@pytest.mark.parametrize(("name", "content"), [("notes.txt", "words"), ("a.png", "garbage")])
+def test_a_folder_of_no_pictures_is_one_line(name: str, content: str) -> None:
+    Path("none").mkdir()
+    Path("none", name).write_text(content)
+    result = diveq("train", "none", "-c", "tiny.toml")
+    assert result.exit_code == 1
+    reason = f"({name}: not an image that Pillow can read)"
+    assert result.stderr.splitlines() == [f"Error: none: no usable picture of 1 {reason}"]
+
+
 def test_dry_run_writes_nothing() -> None:
     before = sorted(os.listdir())
     result = diveq("train", "photos", "-c", "tiny.toml", "--dry-run")
     assert result.exit_code == 0
     assert "crop = 64\n" in result.stdout
     assert " parameters\n" in result.stdout
-    assert "11 pictures to train on, 1 held out, 0 left out" in result.stdout
+    assert "11 pictures to train on, 1 held out, 0 left out; 0 MB in memory" in result.stdout
     assert " s a step" in result.stdout
     assert sorted(os.listdir()) == before
 

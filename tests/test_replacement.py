@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from diveqcodec.errors import ConfigError
-from diveqcodec.quantize import CodebookReplacer, DiVeQ, replace_unused, usage
+from diveqcodec.quantize import DiVeQ, index_counts, replace_unused, usage
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -94,38 +94,8 @@ def test_same_generator_same_codebook() -> None:
     assert not results[0].equal(results[2])
 
 
-def test_replacer_acts_at_the_end_of_each_window_until_it_must_not() -> None:
-    unit, optimizer = trained(4)
-    replacer = CodebookReplacer(unit, optimizer, every=3, until=6)
-    ones = torch.tensor([0, 1, 1, 2, -1])  # codeword 3 unused, -1 is a warm-up
-    moved = [replacer.update(ones) for _ in range(10)]
-    assert moved == [0, 0, 1, 0, 0, 1, 0, 0, 0, 0]
-    assert replacer.counts.eq(0).all()
-
-
-def test_replacer_counts_over_the_whole_window() -> None:
+def test_counts_of_another_codebook_are_refused() -> None:
     unit, _ = trained(4)
-    replacer = CodebookReplacer(unit, None, every=2, until=100)
-    assert replacer.update(torch.tensor([0, 1])) == 0
-    assert replacer.update(torch.tensor([2, 3])) == 0
-    assert replacer.update(torch.tensor([0, 1])) == 0
-    assert replacer.update(torch.tensor([1, 2])) == 1
-
-
-def test_replacer_resumes() -> None:
-    unit, _ = trained(4)
-    first = CodebookReplacer(unit, None, every=2, until=100)
-    first.update(torch.tensor([0, 1, 2]))
-    second = CodebookReplacer(unit, None, every=2, until=100)
-    second.load_state_dict(first.state_dict())
-    assert second.update(torch.tensor([3])) == 0
-    assert second.step == 2
-
-
-def test_settings_without_sense_are_named() -> None:
-    unit, _ = trained(4)
-    with pytest.raises(ConfigError, match="every 0 steps"):
-        CodebookReplacer(unit, None, every=0, until=10)
     with pytest.raises(ConfigError, match=r"counts \[3\]"):
         replace_unused(unit, torch.zeros(3))
 
@@ -133,20 +103,23 @@ def test_settings_without_sense_are_named() -> None:
 def test_replacement_revives_a_collapsed_codebook() -> None:
     latents = torch.randn(4000, 2, generator=seeded())
     used = {}
-    for is_on in (True, False):
+    for until in (150, 0):
         torch.manual_seed(0)
         quantizer = DiVeQ(64, 2)
         quantizer.unit.data[1:] += 50.0  # all but one are out of reach
         optimizer = torch.optim.Adam(quantizer.parameters(), lr=0.01)
-        replacer = CodebookReplacer(quantizer.unit, optimizer, every=5, until=150 if is_on else 0)
+        counts = torch.zeros(64, dtype=torch.int64)
         g = seeded(1)
-        for _ in range(200):
+        for step in range(1, 201):
             batch = latents[torch.randint(len(latents), (256,), generator=g)]
             z_q, indices = quantizer(batch, g)
             (z_q - batch).square().mean().backward()
             optimizer.step()
             optimizer.zero_grad()
-            replacer.update(indices, g)
-        used[is_on] = usage(quantizer.encode(latents), 64)
-    assert used[True] > 0.95
-    assert used[False] < 0.1
+            counts += index_counts(indices, 64)
+            if step % 5 == 0 and step <= until:
+                replace_unused(quantizer.unit, counts, optimizer=optimizer, generator=g)
+                counts.zero_()
+        used[until] = usage(quantizer.encode(latents), 64)
+    assert used[150] > 0.95
+    assert used[0] < 0.1

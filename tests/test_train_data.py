@@ -11,7 +11,7 @@ from diveqcodec.errors import TrainingError
 from diveqcodec.train import data
 from diveqcodec.train.config import DataConfig
 from diveqcodec.transform import prefilter
-from tests.training import draw_pictures
+from tests.training import Operations, draw_pictures
 
 CPU = torch.device("cpu")
 
@@ -25,15 +25,84 @@ def test_only_usable_pictures_are_loaded(tmp_path: Path, caplog: pytest.LogCaptu
     (tmp_path / "cut.png").write_bytes(cut[: len(cut) // 2])
     Image.new("RGB", (63, 500)).save(tmp_path / "narrow.png")
     Image.new("LA", (64, 64)).save(tmp_path / "grey.png")
+    (tmp_path / "grey.png").rename(tmp_path / "grey")  # content counts, not the name
     loaded = data.load(tmp_path, 64, CPU)
-    assert loaded.names == ["deep/er/picture-00.png", "deep/er/picture-01.png", "grey.png"]
+    assert loaded.names == ["deep/er/picture-00.png", "deep/er/picture-01.png", "grey"]
     assert [line.partition(":")[0] for line in loaded.skipped] == [
         "broken.png",
         "cut.png",
         "narrow.png",
+        "notes.txt",
     ]
+    assert loaded.skipped[0] == "broken.png: not an image that Pillow can read"
+    assert loaded.skipped[1].startswith("cut.png: cannot be decoded (")
     assert "63x500 is smaller than the crop of 64" in loaded.skipped[2]
-    assert caplog.text.count("left out") == 3
+    assert caplog.text.count("left out") == 4
+
+
+def test_many_files_left_out_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    draw_pictures(tmp_path, 1)
+    for number in range(13):
+        (tmp_path / f"{number:02d}.xmp").write_text("beside a picture")
+    assert len(data.load(tmp_path, 64, CPU).skipped) == 13
+    assert [line.partition(":")[0] for line in caplog.messages[-2:]] == [
+        "left out 09.xmp",
+        "left out 3 more",
+    ]
+
+
+@pytest.mark.parametrize(("name", "content"), [("notes.txt", "words"), ("a.png", "garbage")])
+def test_a_folder_of_no_pictures_is_one_line(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(TrainingError) as caught:
+        data.load(tmp_path, 64, CPU)
+    reason = f"({name}: not an image that Pillow can read)"
+    assert str(caught.value) == f"{tmp_path}: no usable picture of 1 {reason}"
+
+
+def test_pictures_are_trained_on_as_they_are_coded(tmp_path: Path) -> None:
+    """16-bit grey is not clipped to white, CMYK is turned, hidden colours are not seen."""
+    ramp = np.linspace(0, 65535, 80).astype(np.uint16)
+    Image.fromarray(np.tile(ramp, (64, 1))).save(tmp_path / "deep.png")
+    Image.new("CMYK", (64, 64), (0, 255, 255, 0)).save(tmp_path / "print.jpg", quality=100)
+    pixels = np.full((64, 64, 4), (40, 80, 120, 255), np.uint8)
+    pixels[10:30, 10:30] = (255, 0, 255, 0)
+    Image.fromarray(pixels).save(tmp_path / "window.png")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG nothing else")
+    loaded = data.load(tmp_path, 64, CPU)
+    assert loaded.names == ["deep.png", "print.jpg", "window.png"]
+    assert [line.partition(":")[0] for line in loaded.skipped] == ["broken.png"]
+    deep, printed, window = loaded.tensors
+    wanted = torch.from_numpy(np.round(ramp / 257).astype(np.uint8))
+    assert torch.equal(deep, wanted.expand(3, 64, 80))
+    red = torch.tensor([255.0, 0.0, 0.0])[:, None, None]
+    torch.testing.assert_close(printed.float(), red.expand(3, 64, 64), atol=4.0, rtol=0)
+    colour = torch.tensor([40, 80, 120], dtype=torch.uint8)[:, None, None]
+    assert torch.equal(window, colour.expand(3, 64, 64))
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted"),
+    [((400, 200), (300, 150)), ((200, 400), (150, 300)), ((900, 80), (720, 64)), ((9, 300), None)],
+)
+def test_large_pictures_are_shrunk_as_far_as_crops_fit(
+    tmp_path: Path, size: tuple[int, int], wanted: tuple[int, int] | None
+) -> None:
+    width, height = size
+    columns = np.arange(width) * 255 // width
+    grey = np.broadcast_to(columns.astype(np.uint8), (height, width))
+    Image.fromarray(np.ascontiguousarray(grey)).save(tmp_path / "a.png")
+    if wanted is None:
+        with pytest.raises(TrainingError, match="9x300 is smaller than the crop of 64"):
+            data.load(tmp_path, 64, CPU, 300)
+        return
+    loaded = data.load(tmp_path, 64, CPU, 300)
+    (picture,) = loaded.tensors
+    assert tuple(picture.shape) == (3, wanted[1], wanted[0])
+    assert loaded.megabytes == 3 * wanted[0] * wanted[1] / 1e6
+    ramp = torch.arange(wanted[0]) * 255.0 / wanted[0]
+    torch.testing.assert_close(picture[0].float(), ramp.expand(wanted[::-1]), atol=3.0, rtol=0)
+    assert data.load(tmp_path, 64, CPU).tensors[0].shape == (3, height, width)
 
 
 def test_folders_without_usable_pictures_are_refused(tmp_path: Path) -> None:
@@ -42,8 +111,11 @@ def test_folders_without_usable_pictures_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="contains no pictures"):
         data.load(tmp_path, 64, CPU)
     Image.new("RGB", (8, 8)).save(tmp_path / "small.png")
-    with pytest.raises(TrainingError, match=r"no usable picture of 1 \(small.png: 8x8 is smaller"):
+    with pytest.raises(TrainingError, match=r"no usable picture of 1 \(small.png: 8x8 .* 64\)$"):
         data.load(tmp_path, 64, CPU)
+    Image.new("RGB", (200, 150)).save(tmp_path / "more.png")
+    with pytest.raises(TrainingError, match=r"make crops smaller with --set data.crop=128$"):
+        data.load(tmp_path, 256, CPU)
 
 
 def test_orientation_is_applied(tmp_path: Path) -> None:
@@ -108,6 +180,15 @@ def test_principal_components_of_known_patches() -> None:
     cosine = (rows[0].flatten() @ wanted / wanted.norm()).abs()
     assert float(cosine) > 0.999
     assert float(sigma[0]) > 50 * float(sigma[1])
+
+
+def test_components_of_one_large_picture_take_little_memory() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (3, 512, 512), dtype=torch.uint8, generator=generator)
+    pictures = data.Pictures(["a"], [pixels], [])
+    with Operations() as seen:
+        data.principal_components(pictures, 4, seed=0, lapped=True, patches=30000)
+    assert 1e6 < seen.largest < 60e6  # bytes; 30000 patches of 32x32x3 floats are 369 million
 
 
 def test_lapped_components_are_those_of_pre_filtered_pictures() -> None:

@@ -1,5 +1,6 @@
 """Going on from a checkpoint gives the same bits as never having stopped."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from diveqcodec.errors import TrainingError
 from diveqcodec.train import checkpoint, data
@@ -127,15 +128,100 @@ def test_checkpoints_of_the_first_version_still_load(
         assert torch.equal(value, other.model.state_dict()[name])
 
 
+def test_a_checkpoint_before_the_first_step_is_one(tmp_path: Path, pictures: data.Pictures) -> None:
+    """As Ctrl-C writes it while the first step is still to come."""
+    one = trainer(tiny_config(2), pictures, tmp_path / "run")
+    one.start()
+    one.run(stop=lambda: True)
+    other = trainer(tiny_config(2), pictures, tmp_path / "run")
+    other.resume(tmp_path / "run" / "last.safetensors")
+    assert other.step == 0
+    other.run()
+    one.folder = tmp_path
+    one.run()
+    assert_same_checkpoint(tmp_path / "last.safetensors", tmp_path / "run" / "last.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("random.cpu", "lacks random.cpu"),
+        ("optimizer.step.quantizer.fine.unit", "lacks step.quantizer.fine.unit"),
+        ("optimizer.exp_avg_sq.quantizer.fine.unit", "lacks exp_avg_sq.quantizer.fine.unit"),
+        ("average.quantizer.fine.unit", "lacks quantizer.fine.unit"),
+        ("model.quantizer.fine.unit", "its tensors are those of another model"),
+    ],
+)
+def test_a_checkpoint_that_lacks_a_tensor_is_one_line(
+    tmp_path: Path, pictures: data.Pictures, missing: str, message: str
+) -> None:
+    one = trainer(tiny_config(1), pictures, tmp_path / "run")
+    one.run()
+    path = tmp_path / "run" / "last.safetensors"
+    tensors = load_file(path)
+    del tensors[missing]
+    save_file(tensors, path, metadata={"diveq": json.dumps(one.info())})
+    with pytest.raises(TrainingError, match=rf"last.safetensors: damaged \(.*{message}") as caught:
+        trainer(tiny_config(1), pictures, tmp_path / "run").resume(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_a_truncated_checkpoint_is_one_line(
+    tmp_path: Path, pictures: data.Pictures, share: float
+) -> None:
+    one = trainer(tiny_config(1), pictures, tmp_path / "run")
+    one.run()
+    path = tmp_path / "run" / "last.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(TrainingError, match=r"last.safetensors: not a checkpoint") as caught:
+        one.resume(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("lost", ["step", "config", "history"])
+def test_a_checkpoint_is_known_by_what_it_says_of_itself(
+    tmp_path: Path, pictures: data.Pictures, lost: str
+) -> None:
+    one = trainer(tiny_config(1), pictures, tmp_path / "run")
+    info = one.info()
+    del info[lost]
+    path = tmp_path / "run" / "other.safetensors"
+    checkpoint.save(path, one.model, one.average, one.optimizer, info)
+    with pytest.raises(TrainingError, match="not a checkpoint of `diveq train`"):
+        one.resume(path)
+
+
+def test_a_run_on_the_cpu_leaves_the_random_state_of_cuda_alone(
+    tmp_path: Path, pictures: data.Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def touched(*_: object) -> torch.Tensor:
+        raise AssertionError("another device than that of the run")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", touched)
+    one = trainer(tiny_config(1), pictures, tmp_path / "run")
+    one.save()
+    assert "random.cuda" not in load_file(tmp_path / "run" / "last.safetensors")
+
+
+@pytest.mark.gpu
+def test_the_random_state_of_the_device_is_resumed(tmp_path: Path, pictures: data.Pictures) -> None:
+    device = torch.device("cuda", torch.cuda.device_count() - 1)
+    tensors = [picture.to(device) for picture in pictures.tensors]
+    one = trainer(tiny_config(1), data.Pictures(pictures.names, tensors, []), tmp_path / "run")
+    one.save()
+    drawn = torch.rand(3, device=device)
+    one.resume(tmp_path / "run" / "last.safetensors")
+    assert torch.equal(torch.rand(3, device=device), drawn)
+
+
 def test_checkpoint_of_another_model_is_refused(tmp_path: Path, pictures: data.Pictures) -> None:
     one = trainer(tiny_config(1), pictures, tmp_path / "run")
     one.save()
     larger = replace(tiny_config(1), model=replace(TINY, width8=24))
     other = trainer(larger, pictures, tmp_path / "run")
-    # an optimizer that has made no step makes no checkpoint
-    with pytest.raises(TrainingError, match="not a checkpoint"):
-        other.resume(tmp_path / "run" / "last.safetensors")
-    one.run()
     with pytest.raises(TrainingError, match="its model differs from the configuration"):
         other.resume(tmp_path / "run" / "last.safetensors")
 
@@ -154,7 +240,9 @@ def test_other_pictures_are_noticed(
 def test_weights_in_parts_come_together_again(tmp_path: Path, pictures: data.Pictures) -> None:
     one = trainer(tiny_config(2), pictures, tmp_path / "run")
     one.run()
-    paths = checkpoint.save_parts(tmp_path, one.model, one.average, one.info(), limit=150_000)
+    (tmp_path / "weights-1-of-2.safetensors").write_text("of an earlier run")
+    weights = checkpoint.load_average(tmp_path / "run")
+    paths = checkpoint.save_parts(tmp_path, *weights, limit=150_000)
     assert len(paths) > 1
     assert all(path.stat().st_size <= 150_000 for path in paths)
     merged, info = checkpoint.load_average(tmp_path)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import safetensors.torch
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 import diveqcodec.train as train
@@ -21,10 +23,13 @@ from diveqcodec import weights
 from diveqcodec.errors import ConfigError, ModelError, TrainingError
 from diveqcodec.train import checkpoint, data, loop, loss
 from diveqcodec.train.config import DataConfig, LossConfig
+from diveqcodec.train.config import load as load_config
 from diveqcodec.train.exporting import export
 from diveqcodec.train.plotting import read_log
+from diveqcodec.train.schedule import average_decay, hyper_weight, learning_rate
 from diveqcodec.train.statistics import Interval
 from diveqcodec.weightfile import load_for_training
+from diveqcodec.weightfile import part as part_of
 from tests.training import TINY, draw_pictures, tiny_config
 
 
@@ -80,6 +85,7 @@ def test_log_of_a_run(finished: Path) -> None:
     line = lines[2]
     assert {"loss", "bpp", "psnr", "lr", "seconds", "crops_per_second", "hyper_bpp"} <= line.keys()
     parts = [*line["slices"], line["hyper"]]
+    assert ["coarse" in part for part in parts] == [True, False, False]
     assert sum(part["bpp"] for part in parts) == pytest.approx(line["bpp"], abs=1e-3)
     for part in parts:
         assert 0 <= part["null"] <= 1
@@ -88,6 +94,19 @@ def test_log_of_a_run(finished: Path) -> None:
     for lam in ("0.0016", "0.0067", "0.05"):
         assert {"loss", "bpp", "psnr", "hyper_bpp"} == lines[1][lam].keys()
     assert lines[1]["0.0016"]["bpp"] < lines[1]["0.05"]["bpp"]
+
+
+def test_the_log_says_the_learning_rate_of_the_schedule(dataset: Path, tmp_path: Path) -> None:
+    """Not that of networks which rest: half of the steps, here."""
+    optim = {"linear": 0.5, "warmup": 2, "flat": 0.5, "final": 0.0, "lr": 1e-3}
+    config = tiny_config(4, optim=optim, log={"every": 1})
+    train.run(config, dataset, tmp_path / "run")
+    rates = [line["lr"] for line in read_log(tmp_path / "run") if "lr" in line]
+    # warm-up over two steps; then half a cosine from step 2 to step 4
+    assert rates == pytest.approx([5e-4, 1e-3, 1e-3, 5e-4])
+    assert [learning_rate("transform", step, config) for step in range(4)] == pytest.approx(
+        [0.0, 0.0, 5e-4, 5e-4]
+    )
 
 
 def test_statistics_cover_the_whole_interval(dataset: Path, tmp_path: Path) -> None:
@@ -150,6 +169,9 @@ def test_full_folder_is_refused(finished: Path, dataset: Path, tmp_path: Path) -
     assert (finished / "log.jsonl").read_bytes() == before
     with pytest.raises(TrainingError, match=r"has no last.safetensors to resume from"):
         train.run(tiny_config(), dataset, tmp_path, resume=True)
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(TrainingError, match="is not empty; overwrite with -f, or name another$"):
+        train.run(tiny_config(), dataset, tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match="is a file; name a folder"):
         train.run(tiny_config(), dataset, tmp_path / "file")
@@ -160,10 +182,15 @@ def test_force_starts_anew_and_keeps_what_is_not_ours(dataset: Path, tmp_path: P
     (tmp_path / "log.jsonl").write_text('{"step": 99}\n')
     (tmp_path / "samples").mkdir()
     (tmp_path / "samples" / "old.png").write_text("")
+    old = ("curves.png", "weights-1-of-2.safetensors", "best.safetensors")
+    for name in old:
+        (tmp_path / name).write_text("")
     train.run(tiny_config(2), dataset, tmp_path, force=True)
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert [line["step"] for line in read_log(tmp_path)] == [2, 2]
     assert not (tmp_path / "samples" / "old.png").exists()
+    assert not any((tmp_path / name).exists() for name in old[:2])
+    assert (tmp_path / "best.safetensors").stat().st_size > 0
 
 
 def interrupt_at(step: int, number: int = signal.SIGINT) -> loop.Progress:
@@ -217,20 +244,80 @@ def test_not_a_number_stops_and_keeps_the_last_good_checkpoint(
 
     monkeypatch.setattr(loop, "weighted_distortion", poisoned)
     config = train.settings(resumed=folder, steps=8, assignments=("log.checkpoint_minutes=0.0",))
-    with pytest.raises(TrainingError, match="step 5: the gradient is not a number"):
+    with pytest.raises(TrainingError, match="step 5: loss or gradient is not a number") as caught:
         train.run(config, dataset, folder, resume=True)
     monkeypatch.undo()
     _, info = checkpoint.load(folder / "last.safetensors")
     assert info["step"] == 5  # of the good step that came before it
     assert before != (folder / "last.safetensors").read_bytes()
+    assert "go on with --resume --set optim.lr=0.00035" in str(caught.value)
     assert train.run(config, dataset, folder, resume=True).is_finished
 
 
+def test_not_a_number_before_the_first_checkpoint_promises_none(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = loss.weighted_distortion
+    monkeypatch.setattr(loop, "weighted_distortion", lambda *a: real(*a) * float("nan"))
+    with pytest.raises(TrainingError, match="no checkpoint yet: start again with -f --set optim"):
+        train.run(tiny_config(4), dataset, tmp_path / "run")
+    assert not (tmp_path / "run" / "last.safetensors").exists()
+
+
+def test_a_run_stopped_before_its_first_step_goes_on(dataset: Path, tmp_path: Path) -> None:
+    config = tiny_config(2)
+    result = train.run(config, dataset, tmp_path / "run", pace=lambda trainer: True)
+    assert (result.step, result.is_finished) == (0, False)
+    assert train.run(config, dataset, tmp_path / "run", resume=True).is_finished
+
+
+def test_the_pace_may_change_the_number_of_steps(dataset: Path, tmp_path: Path) -> None:
+    def pace(trainer: loop.Trainer) -> bool:
+        optim = replace(trainer.config.optim, steps=3)
+        trainer.config = replace(trainer.config, optim=optim)
+        return False
+
+    result = train.run(tiny_config(100), dataset, tmp_path / "run", pace=pace)
+    assert (result.step, result.steps, result.is_finished) == (3, 3, True)
+    assert train.settings(resumed=tmp_path / "run").optim.steps == 3
+
+
+def test_full_disk_while_resuming_leaves_log_and_configuration(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train.run(tiny_config(2), dataset, tmp_path)
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 7}\n')
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    real = Path.write_text
+
+    def full(path: Path, text: str, *rest: Any) -> int:
+        real(path, text[:10], *rest)
+        raise OSError(28, "No space left on device")
+
+    for broken in ("log.jsonl", "config.toml"):  # in the order in which they are written
+        monkeypatch.setattr(
+            Path,
+            "write_text",
+            lambda path, text, *rest, broken=broken: (
+                full(path, text, *rest) if path.name.startswith(broken) else real(path, text, *rest)
+            ),
+        )
+        with pytest.raises(TrainingError, match="cannot be written .No space left on device"):
+            train.run(tiny_config(4), dataset, tmp_path, resume=True)
+        if broken == "log.jsonl":
+            assert {path: path.read_bytes() for path in before} == before
+        assert (tmp_path / "config.toml").read_bytes() == before[tmp_path / "config.toml"]
+        assert not list(tmp_path.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("kind", [OSError, SafetensorError])
 def test_full_disk_on_the_way_and_at_the_end(
     dataset: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    kind: type[Exception],
 ) -> None:
     folder = tmp_path / "run"
     train.run(tiny_config(2), dataset, folder)
@@ -241,7 +328,7 @@ def test_full_disk_on_the_way_and_at_the_end(
     def full(tensors: Any, path: Path, **rest: Any) -> None:
         tries.append(path)
         Path(path).write_bytes(b"part of it")
-        raise OSError(28, "No space left on device")
+        raise kind("No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     config = train.settings(resumed=folder, steps=4, assignments=("log.checkpoint_minutes=0.0",))
@@ -263,7 +350,67 @@ def test_dry_run_counts_and_writes_nothing(
     assert (result.pictures, result.held_out) == (11, 1)
     assert result.parameters > 10_000
     assert result.crops_per_second == pytest.approx(2 / result.seconds_per_step)
+    assert result.megabytes == pytest.approx(12 * 3 * 96 * 80 / 1e6)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("linear", "wanted"), [(0.25, 2.5), (0.0, 3.0), (1.0, 1.0)])
+def test_dry_run_weights_the_phases_by_their_steps(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch, linear: float, wanted: float
+) -> None:
+    """A step with resting networks takes 1 s, another 3 s, and the first of each 100 s more."""
+    clock, seen = [0.0], set()
+    real = loop.Trainer.advance
+
+    def advance(self: loop.Trainer, interval: Interval) -> None:
+        real(self, interval)
+        clock[0] += (1 if self.model.is_linear else 3) + 100 * (self.model.is_linear not in seen)
+        seen.add(self.model.is_linear)
+
+    monkeypatch.setattr(loop.Trainer, "advance", advance)
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    result = train.dry_run(tiny_config(8, optim={"linear": linear}), dataset)
+    assert result.seconds_per_step == pytest.approx(wanted)
+    assert result.crops_per_second == pytest.approx(2 / wanted)
+
+
+def test_the_number_of_pictures_and_their_memory_are_logged(
+    dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        train.run(tiny_config(1), dataset, tmp_path / "run")
+    assert "11 pictures to train on, 1 held out, 0 left out; 0 MB in memory" in caplog.messages
+    assert "held out, so" not in caplog.text
+
+
+def test_validating_on_training_pictures_is_noted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train.run(tiny_config(1), draw_pictures(tmp_path / "few", 9), tmp_path / "run")
+    assert "no picture of 9 is held out, so validation sees what is trained on" in caplog.text
+
+
+def test_large_pictures_are_shrunk_when_a_run_loads_them(tmp_path: Path) -> None:
+    pictures = draw_pictures(tmp_path / "large", 2, (300, 100))
+    config = tiny_config(1)
+    whole = train.dry_run(config, pictures)
+    small = train.dry_run(replace(config, data=replace(config.data, long_side=150)), pictures)
+    assert whole.megabytes == pytest.approx(2 * 3 * 300 * 100 / 1e6)
+    assert small.megabytes == pytest.approx(2 * 3 * 192 * 64 / 1e6)  # crops of 64 still fit
+
+
+def test_errors_of_a_file_name_it(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text("[optim]\nstepz = 3\n")
+    with pytest.raises(ConfigError, match=rf"^{path}: unknown key optim.stepz; did you mean"):
+        load_config(path, ("optim.lr=1",))
+    path.write_text("[optim]\nsteps = 3\n")
+    with pytest.raises(ConfigError, match="^unknown key optim.lrr"):
+        load_config(path, ("optim.lrr=1",))
+    path.write_text("[data]\ncrop = 100\n")
+    with pytest.raises(ConfigError, match=rf"^{path}: data.crop: 100 is not a multiple"):
+        load_config(path)
+    assert load_config(path, ("data.crop=128",)).data.crop == 128  # an assignment is the remedy
 
 
 def test_unknown_keys_are_refused_with_a_suggestion(tmp_path: Path) -> None:
@@ -273,7 +420,13 @@ def test_unknown_keys_are_refused_with_a_suggestion(tmp_path: Path) -> None:
     path.write_text("[data]\nbatch = 'four'\n")
     with pytest.raises(ConfigError, match=r"data.batch: expected int, got 'four'"):
         train.settings(path)
-    for bad in ("data.crop=100", "log.every=0", "data.min_scale=0.0", "optim.steps=0"):
+    for bad in (
+        "data.long_side=100",
+        "data.crop=100",
+        "log.every=0",
+        "data.min_scale=0.0",
+        "optim.steps=0",
+    ):
         with pytest.raises(ConfigError, match=bad.partition("=")[0]):
             train.settings(assignments=(bad,))
     with pytest.raises(ConfigError, match="too small for loss.distortion = ms-ssim"):
@@ -299,7 +452,7 @@ def test_export_and_training_on_from_it(finished: Path, dataset: Path, tmp_path:
     assert loaded.provenance["licence"] == "CC0"
     assert loaded.provenance["dataset"]["pictures"] == 12
     model, _ = load_for_training(target)
-    average = checkpoint.part(load_file(finished / "last.safetensors"), "average.")
+    average = part_of(load_file(finished / "last.safetensors"), "average.")
     for name, value in model.named_parameters():
         torch.testing.assert_close(value.detach(), average[name], rtol=1e-3, atol=1e-6)
 
@@ -315,6 +468,40 @@ def test_export_and_training_on_from_it(finished: Path, dataset: Path, tmp_path:
     assert again.model_id != report.model_id
     assert again.checks == ()
     assert weights.load(again.path).provenance["history"] == info["history"]
+
+
+def test_the_first_step_after_init_is_that_of_the_imported_model(
+    dataset: Path, tmp_path: Path
+) -> None:
+    """All of its networks are at work at once, and its hyper latent is charged for."""
+    torch.manual_seed(3)
+    pictures = data.load(dataset, 64, torch.device("cpu"))
+    trainer = loop.Trainer(tiny_config(1), pictures, tmp_path)
+    trainer.start()
+    model = trainer.model
+    for layer in (model.synthesis.tail, model.analysis.head):
+        torch.nn.init.normal_(layer.weight, std=0.05)
+    weights.save(model, tmp_path / "mine.safetensors", {"steps": 9, "history": []})
+
+    config = train.settings(steps=1, assignments=SMALL)
+    train.run(config, dataset, tmp_path / "on", init=tmp_path / "mine.safetensors")
+    imported, _ = load_for_training(tmp_path / "mine.safetensors")
+    x = data.batch(pictures.split(2)[0], config.data, 0, 0)
+    lam = data.lambdas(TINY.lambda_min, TINY.lambda_max, 2, 0, 0)
+    wanted = {}
+    for is_linear in (True, False):
+        imported.is_linear = is_linear
+        with torch.no_grad():
+            output = loop.forward(imported, x, lam)
+        bpp = (output.latent_bits + output.hyper_bits) / 64**2
+        cost = bpp + loss.weighted_distortion(output.x_hat, x, lam, "mse")
+        wanted[is_linear] = float(loss.balanced(cost, lam))
+    first = read_log(tmp_path / "on")[0]
+    assert first["loss"] == pytest.approx(wanted[False], rel=1e-3)
+    assert abs(wanted[True] - wanted[False]) > 0.005 * wanted[False]
+    resolved = train.settings(resumed=tmp_path / "on")
+    assert (resolved.optim.linear, resolved.loss.hyper_ramp) == (0.0, 0.0)
+    assert resolved.model == TINY
 
 
 SMALL = ("data.crop=64", "data.batch=2", "optim.warmup=2", "data.validation=2")
@@ -337,12 +524,33 @@ def test_init_refuses_what_does_not_fit(finished: Path, dataset: Path, tmp_path:
         export(dataset, tmp_path / "again.safetensors")
 
 
-def test_plot_is_a_picture_of_the_log(finished: Path, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="part of the eval extra")
+def test_plot_is_a_picture_of_the_log(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matplotlib = pytest.importorskip("matplotlib.figure", reason="part of the eval extra")
+    drawn: list[Any] = []
+    real = matplotlib.Figure.savefig
+
+    def watched(figure: Any, *arguments: Any, **options: Any) -> None:
+        drawn.append(figure)
+        real(figure, *arguments, **options)
+
+    monkeypatch.setattr(matplotlib.Figure, "savefig", watched)
     train.plot(finished, tmp_path / "curves.png")
     with Image.open(tmp_path / "curves.png") as image:
         assert image.size == (1200, 800)
         assert len(image.convert("RGB").getcolors(1 << 24) or []) > 100
+    (figure,) = drawn
+    panels = {one.get_title(): one.lines for one in figure.axes}
+    # the training and three qualities; two slices and the hyper latent
+    assert [len(lines) for lines in panels.values()] == [4, 4, 4, 3, 3, 3]
+    trained = [line for line in read_log(finished) if "validation" not in line]
+    for key, title in (("loss", "loss"), ("bpp", "bits a pixel"), ("psnr", "PSNR (dB)")):
+        assert list(panels[title][0].get_xdata()) == [5, 10, 12]
+        assert list(panels[title][0].get_ydata()) == [line[key] for line in trained]
+        assert list(panels[title][1].get_xdata()) == [6, 12]
+    nulls = [line["slices"][1]["null"] for line in trained]
+    assert list(panels["share of null codewords"][1].get_ydata()) == nulls
     with pytest.raises(TrainingError, match="give the folder of a run"):
         train.plot(tmp_path, tmp_path / "curves.png")
 
@@ -372,7 +580,9 @@ def test_log_of_a_run_is_json_lines(finished: Path) -> None:
 
 def test_the_hyper_latent_is_charged_gradually() -> None:
     config = replace(tiny_config(8), loss=LossConfig(hyper_ramp=0.5))
-    assert [loop.hyper_weight(step, config) for step in (0, 1, 4, 7)] == [0.0, 0.25, 1.0, 1.0]
+    assert [hyper_weight(step, config) for step in (0, 1, 4, 7)] == [0.0, 0.25, 1.0, 1.0]
+    config = replace(config, loss=LossConfig(hyper_ramp=0.0))
+    assert hyper_weight(0, config) == 1.0
 
 
 def test_a_free_hyper_latent_changes_the_loss(dataset: Path, tmp_path: Path) -> None:
@@ -398,7 +608,7 @@ def test_averaged_weights_trail_behind(dataset: Path, tmp_path: Path) -> None:
     trainer.advance(Interval(trainer.model, trainer.device))
     now = trainer.model.prior.nets[0].out.weight.detach()
     average = trainer.average["prior.nets.0.out.weight"]
-    decay = loop.average_decay(0, 0.999)
+    decay = average_decay(0, 0.999)
     assert 0 < decay < 1
     torch.testing.assert_close(average, decay * start + (1 - decay) * now)
-    assert loop.average_decay(100_000, 0.999) == 0.999
+    assert average_decay(100_000, 0.999) == 0.999

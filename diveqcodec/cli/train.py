@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Start from exported weights.",
 )
-@click.option("--dry-run", is_flag=True, help="Make two steps, say how long they took.")
+@click.option("--dry-run", is_flag=True, help="Make a few steps, say how long all will take.")
 @click.option(
     "--plot",
     "plotted",
@@ -152,7 +152,7 @@ def _dry_run(session: Session, config: TrainConfig, dataset: Path, init: Path | 
     session.console.result(
         f"# {result.parameters:,} parameters\n"
         f"# {result.pictures} pictures to train on, {result.held_out} held out, "
-        f"{len(result.skipped)} left out\n"
+        f"{len(result.skipped)} left out; {result.megabytes:,.0f} MB in memory\n"
         f"# {result.seconds_per_step:.2f} s a step, {result.crops_per_second:.2f} crops/s: "
         f"{hours:.1f} h for {config.optim.steps} steps"
     )
@@ -161,8 +161,9 @@ def _dry_run(session: Session, config: TrainConfig, dataset: Path, init: Path | 
 def _conclude(session: Session, result: Result, dataset: Path) -> None:
     """Say how it ended and what to do next."""
     folder = shlex.quote(str(result.folder))
-    if result.skipped:
-        session.console.note(f"{len(result.skipped)} files of {dataset} were left out")
+    if count := len(result.skipped):
+        were = "file of {} was" if count == 1 else "files of {} were"
+        session.console.note(f"{count} {were.format(dataset)} left out")
     done = f"step {result.step} of {result.steps}, {result.seconds / 60:.1f} min"
     if result.is_finished:
         weights = shlex.quote(f"{result.folder.resolve().name}.safetensors")

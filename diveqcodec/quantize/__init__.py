@@ -10,13 +10,12 @@ from diveqcodec.quantize.base import (
 from diveqcodec.quantize.compose import Product, Residual
 from diveqcodec.quantize.diveq import DiVeQ
 from diveqcodec.quantize.lattice import lattice_basis, lattice_coordinates, lattice_points
-from diveqcodec.quantize.replacement import CodebookReplacer, replace_unused
+from diveqcodec.quantize.replacement import replace_unused
 from diveqcodec.quantize.sf_diveq import SFDiVeQ, expand, interpolate, sf_diveq_step, split_index
 from diveqcodec.quantize.step import Noise, diveq_step, nearest, with_value
 
 __all__ = [
     "CodebookQuantizer",
-    "CodebookReplacer",
     "DiVeQ",
     "Noise",
     "Product",

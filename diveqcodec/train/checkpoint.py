@@ -17,8 +17,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from diveqcodec.errors import TrainingError
+from diveqcodec.weightfile import part
 
+PARTS = "weights-*-of-*.safetensors"  # names of what `save_parts` writes
 _KEY = "diveq"
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+_INFO = {"step": int, "config": dict, "history": list}  # what every checkpoint says of itself
 _SMALL = 8192  # tensors up to this many elements stay float32 in parts of weights
 
 
@@ -42,8 +46,9 @@ def save(
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
     tensors["random.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    device = _device(model)
+    if device.type == "cuda":
+        tensors["random.cuda"] = torch.cuda.get_rng_state(device)
     _write(path, tensors, info)
 
 
@@ -54,7 +59,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         TrainingError: missing, damaged, or not a checkpoint.
     """
     tensors, info = _read(path)
-    if not any(k.startswith("optimizer.") for k in tensors):
+    if not any(name.startswith("model.") for name in tensors):
         raise TrainingError(f"{path}: not a checkpoint of `diveq train`")
     return tensors, info
 
@@ -68,44 +73,43 @@ def restore(
     """Put everything back where `save` took it from.
 
     Raises:
-        ValueError: the tensors are those of another model.
+        ValueError: the tensors are those of another model, or some are missing.
     """
+    averaged, saved = part(tensors, "average."), part(tensors, "optimizer.")
     try:
         model.load_state_dict(part(tensors, "model."))
-    except RuntimeError as error:
-        raise ValueError("its tensors are those of another model") from error
-    for key, value in part(tensors, "average.").items():
-        average[key].copy_(value)
-    saved = part(tensors, "optimizer.")
-    for name, parameter in model.named_parameters():
-        state = {}
-        for key in ("exp_avg", "exp_avg_sq"):
-            if f"{key}.{name}" in saved:
-                # in the memory layout of the parameter: fused optimizers take that for granted
-                state[key] = torch.empty_like(parameter).copy_(saved[f"{key}.{name}"])
-        if state:
+        for key, value in average.items():
+            value.copy_(averaged[key])
+        for name, parameter in model.named_parameters():
+            if not any(f"{key}.{name}" in saved for key in ("step", *_MOMENTS)):
+                continue  # it has not made a step yet
+            # in the memory layout of the parameter: fused optimizers take that for granted
+            state = {
+                key: torch.empty_like(parameter).copy_(saved[f"{key}.{name}"]) for key in _MOMENTS
+            }
             state["step"] = saved[f"step.{name}"].to(parameter.device)
             optimizer.state[parameter] = state
-    torch.set_rng_state(tensors["random.cpu"])
-    if "random.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random.cuda"])
+        torch.set_rng_state(tensors["random.cpu"])
+    except KeyError as error:
+        raise ValueError(f"it lacks {error.args[0]}") from error
+    except RuntimeError as error:
+        raise ValueError("its tensors are those of another model") from error
+    device = _device(model)
+    if "random.cuda" in tensors and device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["random.cuda"], device)
 
 
 def save_parts(
-    folder: Path,
-    model: nn.Module,
-    average: dict[str, Tensor],
-    info: dict[str, Any],
-    limit: int = 16_000_000,
+    folder: Path, tensors: dict[str, Tensor], info: dict[str, Any], limit: int = 16_000_000
 ) -> list[Path]:
-    """Write the averaged weights in files of at most `limit` bytes, for carrying them elsewhere.
+    """Write what `load_average` returned in files of at most `limit` bytes, to be carried away.
 
-    Large tensors are in half precision, but for the linear transform; there is no optimizer.
+    Large tensors are in half precision, but for the linear transform; there is no optimizer. Parts
+    that were there before are gone.
 
     Raises:
         TrainingError: a file cannot be written.
     """
-    tensors = dict(model.state_dict()) | average
     parts: list[dict[str, Tensor]] = [{}]
     room = limit
     for name, value in tensors.items():
@@ -122,6 +126,8 @@ def save_parts(
         path = folder / f"weights-{number + 1}-of-{len(parts)}.safetensors"
         _write(path, content, info)
         paths.append(path)
+    for old in set(folder.glob(PARTS)) - set(paths):
+        old.unlink()
     return paths
 
 
@@ -136,7 +142,7 @@ def load_average(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return part(tensors, "model.") | part(tensors, "average."), info
     if (path / "last.safetensors").exists():
         return load_average(path / "last.safetensors")
-    files = sorted(path.glob("weights-*-of-*.safetensors"))
+    files = sorted(path.glob(PARTS))
     if not files:
         raise TrainingError(f"{path}: neither a run nor weights in parts; `diveq train` makes runs")
     expected = int(files[0].stem.rpartition("-")[2])
@@ -147,11 +153,6 @@ def load_average(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors, info = _read(file)
         merged |= part(tensors, "average.")
     return {k: v.float() if v.is_floating_point() else v for k, v in merged.items()}, info
-
-
-def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with `prefix`, without it."""
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def _write(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
@@ -176,5 +177,11 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (KeyError, ValueError) as error:
         raise TrainingError(f"{path}: not a checkpoint of `diveq train`") from error
     except (OSError, SafetensorError) as error:
-        raise TrainingError(f"{path}: not a checkpoint ({error})") from error
+        raise TrainingError(f"{path}: not a checkpoint, or damaged ({error})") from error
+    if not all(isinstance(info.get(key), kind) for key, kind in _INFO.items()):
+        raise TrainingError(f"{path}: not a checkpoint of `diveq train`")
     return tensors, info
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device

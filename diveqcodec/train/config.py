@@ -5,6 +5,7 @@ Knows nothing of how any of it is used.
 
 from __future__ import annotations
 
+import copy
 import json
 import tomllib
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ class DataConfig:
 
     crop: int = 256  # side of a crop in pixels, a multiple of 64
     batch: int = 4  # crops a step
+    long_side: int = 2048  # larger pictures are shrunk to this when they are loaded; 0: none are
     min_scale: float = 0.5  # pictures are shrunk by U(max(this, crop / shorter side), 1)
     validation: int = 16  # pictures held out, at most a tenth of them
 
@@ -97,6 +99,10 @@ class TrainConfig:
         """Refuse what cannot be trained."""
         if self.data.crop < 64 or self.data.crop % 64:
             raise ConfigError(f"data.crop: {self.data.crop} is not a multiple of 64")
+        if self.data.long_side and self.data.long_side < self.data.crop:
+            raise ConfigError(
+                f"data.long_side: {self.data.long_side} is below data.crop; 0 keeps every size"
+            )
         for name, value in (("data.batch", self.data.batch), ("optim.steps", self.optim.steps)):
             if value < 1:
                 raise ConfigError(f"{name}: {value} is not positive")
@@ -121,14 +127,8 @@ def load(path: Path | None, assignments: tuple[str, ...] = ()) -> TrainConfig:
     Raises:
         ConfigError: an unknown key (with a suggestion), a bad value, an unreadable file.
     """
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            values = tomllib.loads(path.read_text("utf-8"))
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: not a TOML file ({error})") from error
+    written = {} if path is None else _read(path)
+    values = copy.deepcopy(written)
     for assignment in assignments:
         key, separator, text = assignment.partition("=")
         if not separator:
@@ -140,7 +140,12 @@ def load(path: Path | None, assignments: tuple[str, ...] = ()) -> TrainConfig:
             if not isinstance(place, dict):
                 raise ConfigError(f"--set {assignment}: {section} is not a section")
         place[last] = _parse(text.strip())
-    return from_dict(TrainConfig, values)
+    try:
+        return from_dict(TrainConfig, values)
+    except ConfigError as error:
+        if path is None or str(error) != _complaint(written):
+            raise
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def settings(
@@ -180,6 +185,24 @@ def to_toml(config: TrainConfig) -> str:
         if isinstance(content, dict):
             lines += ["", f"[{section}]", *(f"{k} = {_toml(v)}" for k, v in content.items())]
     return "\n".join(lines) + "\n"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a TOML file ({error})") from error
+
+
+def _complaint(values: dict[str, Any]) -> str:
+    """What is wrong with the values of a file by themselves; empty if nothing is."""
+    try:
+        from_dict(TrainConfig, values)
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def _toml(value: Any) -> str:

@@ -9,24 +9,26 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from diveqcodec.errors import TrainingError
+from diveqcodec import image
+from diveqcodec.alpha import fill_hidden
+from diveqcodec.errors import ImageError, TrainingError
 from diveqcodec.train.config import DataConfig
 from diveqcodec.transform import SIDE, prefilter
 
 log = logging.getLogger(__name__)
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".jp2"}
+_NAMED = 10  # of the files left out; more are counted
+_CHUNK = 4096  # patches that are looked at together
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,11 @@ class Pictures:
     names: list[str]
     tensors: list[Tensor]
     skipped: list[str]  # "name: reason"
+
+    @property
+    def megabytes(self) -> float:
+        """Memory that the pixels take, in millions of bytes."""
+        return sum(picture.numel() for picture in self.tensors) / 1e6
 
     def summary(self) -> dict[str, Any]:
         """How many there are, and a hash of their names: what provenance says of the data."""
@@ -56,17 +63,17 @@ class Pictures:
 
 
 def find(folder: Path) -> list[Path]:
-    """Picture files below `folder`, sorted, hidden ones skipped.
+    """Files below `folder`, sorted, hidden ones left out; their content says which are pictures.
 
     Raises:
-        TrainingError: no folder, or nothing in it that looks like a picture.
+        TrainingError: no folder, or nothing in it.
     """
     if not folder.is_dir():
         raise TrainingError(f"{folder}: no such folder; give a folder of pictures")
     files = [
         path
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in _SUFFIXES
+        if path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
     if not files:
@@ -74,34 +81,69 @@ def find(folder: Path) -> list[Path]:
     return files
 
 
-def load(folder: Path, minimum: int, device: torch.device) -> Pictures:
+def load(folder: Path, minimum: int, device: torch.device, long_side: int = 0) -> Pictures:
     """Decode every picture below `folder` that is at least `minimum` pixels on both sides.
+
+    Args:
+        folder: searched recursively; files that are no pictures are left out.
+        minimum: pixels of the shorter side.
+        device: where the pixels are kept.
+        long_side: see `read`.
 
     Raises:
         TrainingError: nothing can be used; names the first reasons.
     """
-    names, tensors, skipped = [], [], []
+    names, tensors, skipped, largest = [], [], [], 0
     for path in find(folder):
         name = path.relative_to(folder).as_posix()
         try:
-            with warnings.catch_warnings(), Image.open(path) as image:
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            skipped.append(f"{name}: not readable ({error})")
+            pixels = read(path, name, minimum, long_side)
+        except ImageError as error:
+            skipped.append(str(error))
             continue
         height, width = pixels.shape[:2]
+        largest = max(largest, min(height, width))
         if min(height, width) < minimum:
             skipped.append(f"{name}: {width}x{height} is smaller than the crop of {minimum}")
             continue
         names.append(name)
-        tensors.append(torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous().to(device))
+        tensors.append(torch.from_numpy(pixels).permute(2, 0, 1).contiguous().to(device))
     if not names:
         first = "; ".join(skipped[:3])
-        raise TrainingError(f"{folder}: no usable picture of {len(skipped)} ({first})")
-    for line in skipped:
+        fitting = largest // 64 * 64
+        remedy = f"; make crops smaller with --set data.crop={fitting}" if fitting else ""
+        raise TrainingError(f"{folder}: no usable picture of {len(skipped)} ({first}){remedy}")
+    for line in skipped[:_NAMED]:
         log.warning("left out %s", line)
+    if more := len(skipped[_NAMED:]):
+        log.warning("left out %d more", more)
     return Pictures(names, tensors, skipped)
+
+
+def read(path: Path, name: str, minimum: int, long_side: int) -> image.Pixels:
+    """A picture as it is coded: upright, uint8 `[H, W, 3]`, colours nobody sees filled smoothly.
+
+    Args:
+        path: of a file of any format that Pillow reads.
+        name: what messages call it.
+        minimum: shrinking stops where the shorter side has this many pixels.
+        long_side: larger pictures are shrunk to it; 0: none are.
+
+    Raises:
+        ImageError: no picture, or damaged.
+    """
+    picture = image.load(path, name=name)
+    pixels = picture.pixels
+    if picture.alpha is not None:
+        pixels = fill_hidden(pixels, picture.alpha)
+    if pixels.shape[2] == 1:
+        pixels = pixels.repeat(3, axis=2)
+    height, width = pixels.shape[:2]
+    scale = max(long_side / max(height, width), minimum / min(height, width))
+    if not long_side or scale >= 1:
+        return pixels
+    size = round(width * scale), round(height * scale)
+    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
 
 
 def batch(pictures: Pictures, config: DataConfig, seed: int, step: int) -> Tensor:
@@ -162,20 +204,21 @@ def principal_components(
         i = torch.from_numpy(random.integers(height - side + 1, size=each)).to(picture.device)
         j = torch.from_numpy(random.integers(width - side + 1, size=each)).to(picture.device)
         windows = picture.unfold(1, side, 1).unfold(2, side, 1)  # [3, ..., ..., side, side], a view
-        x = windows[:, i, j].transpose(0, 1).cpu().float() / 127.5 - 1  # [each, 3, side, side]
-        if lapped:
-            x = lapping @ x @ lapping.T
-        x = x.reshape(each, -1)
-        total += x.sum(0)
-        square += x.T @ x
+        for rows, columns in zip(i.split(_CHUNK), j.split(_CHUNK), strict=True):
+            x = windows[:, rows, columns].transpose(0, 1).cpu().float() / 127.5 - 1
+            if lapped:
+                x = lapping @ x @ lapping.T
+            x = x.reshape(len(rows), -1)  # [n, 3, 16, 16] -> [n, 768]
+            total += x.sum(0)
+            square += x.T @ x
     mean = total.view(3, 256).mean(1) / count
     colour = mean.repeat_interleave(256)  # the same for all pixels of a patch
     cross = torch.outer(total / count, colour)
     covariance = square / count - cross - cross.T + torch.outer(colour, colour)
     values, vectors = torch.linalg.eigh(covariance)
-    rows = vectors.flip(1)[:, :channels].T.reshape(channels, 3, 16, 16)
+    components = vectors.flip(1)[:, :channels].T.reshape(channels, 3, 16, 16)
     sigma = values.flip(0)[:channels].clamp_min(1e-10).sqrt()
-    return rows.float(), mean.float(), sigma.float()
+    return components.float(), mean.float(), sigma.float()
 
 
 def _hash(name: str) -> str:

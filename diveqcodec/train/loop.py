@@ -30,8 +30,17 @@ from diveqcodec.train import checkpoint, data
 from diveqcodec.train.config import TrainConfig
 from diveqcodec.train.initial import calibrate
 from diveqcodec.train.loss import balanced, weighted_distortion
+from diveqcodec.train.schedule import (
+    average_decay,
+    hyper_weight,
+    is_linear,
+    learning_rate,
+    make_optimizer,
+    schedule,
+)
 from diveqcodec.train.statistics import Interval
-from diveqcodec.train.validation import VALIDATION_LAMBDAS, Validation
+from diveqcodec.train.validation import Validation
+from diveqcodec.weightfile import part
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +60,12 @@ class Trainer:
         )
         self.dataset = pictures.summary()
         self.pictures, self.held_out = pictures.split(config.data.validation)
+        if not self.held_out.names:
+            log.warning(
+                "no picture of %d is held out, so validation sees what is trained on; that takes "
+                "10 pictures or more, and data.validation above 0",
+                len(pictures.names),
+            )
         model = DvqModel(config.model, rules)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model.refresh()
@@ -99,7 +114,7 @@ class Trainer:
         interval = Interval(self.model, self.device)
         session = saved = marked = time.monotonic()
         before = self.seconds
-        while self.step < self.config.optim.steps and not stop():
+        while not stop() and self.step < self.config.optim.steps:  # `stop` may change the steps
             config = self.config
             self.advance(interval)
             is_last = self.step == config.optim.steps
@@ -108,7 +123,7 @@ class Trainer:
                 now = time.monotonic()
                 speed = interval.steps * config.data.batch / max(now - marked, 1e-9)
                 line = {"step": self.step} | interval.line()
-                line["lr"] = self.optimizer.param_groups[0]["lr"]
+                line["lr"] = config.optim.lr * schedule(self.step - 1, config)
                 line["seconds"] = round(before + now - session, 1)
                 line["crops_per_second"] = round(speed, 3)
                 self._report(line, progress)
@@ -128,7 +143,7 @@ class Trainer:
         """Make one step of training and add what happened to `interval`.
 
         Raises:
-            TrainingError: the gradient is not a number (on CUDA that is noticed later, by `run`).
+            TrainingError: loss or gradient is not a number (on CUDA noticed later, by `run`).
         """
         config, model = self.config, self.model
         x = data.batch(self.pictures, config.data, config.seed, self.step)
@@ -151,12 +166,13 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip)
-        is_first = ~norm.isfinite() & (self.bad_step < 0)
+        is_bad = ~(norm.isfinite() & loss.detach().isfinite())
+        is_first = is_bad & (self.bad_step < 0)
         self.bad_step.masked_fill_(is_first, self.step)
         if self.device.type == "cpu":
             self._check_finite()
         for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * schedule(self.step, config, group["start"])
+            group["lr"] = learning_rate(group["kind"], self.step, config)
         self.optimizer.step()
         interval.add(loss, output, x, norm)
         with torch.no_grad():
@@ -187,20 +203,20 @@ class Trainer:
             TrainingError: not a checkpoint, or of another model.
         """
         tensors, info = checkpoint.load(path)
-        if info["config"]["model"] != to_dict(self.config.model):
+        if info["config"].get("model") != to_dict(self.config.model):
             raise TrainingError(
                 f"{path}: its model differs from the configuration; resume without changes"
             )
         try:
             checkpoint.restore(tensors, self.model, self.average, self.optimizer)
         except ValueError as error:
-            raise TrainingError(f"{path}: damaged ({error})") from error
-        self.step, self.history = int(info["step"]), list(info["history"])
+            raise TrainingError(f"{path}: damaged ({error}); start a new run") from error
+        self.step, self.history = info["step"], list(info["history"])
         self.seconds = float(info.get("seconds", 0.0))
         self.best = float(info.get("best") or math.inf)
         if info.get("dataset", self.dataset) != self.dataset:
             log.warning("%s: was trained on other pictures; the run goes on with these", path)
-        extra = checkpoint.part(tensors, "extra.")
+        extra = part(tensors, "extra.")
         if "used" in extra:
             self.used.copy_(extra["used"])
         for name, layer in self._layers().items():
@@ -276,8 +292,8 @@ class Trainer:
             or self.step > until
         ):
             return
-        for part in output.slices:
-            for symbols in part.symbols:
+        for one in output.slices:
+            for symbols in one.symbols:
                 self.used.scatter_add_(0, symbols, torch.ones_like(symbols))
         if self.step % rules.replace == 0:
             # without the null codeword, which is pinned, and the escape
@@ -288,11 +304,13 @@ class Trainer:
 
     def _check_finite(self) -> None:
         bad = int(self.bad_step)
-        if bad >= 0:
-            raise TrainingError(
-                f"step {bad}: the gradient is not a number; {self.folder} keeps the last good "
-                "checkpoint: go on from it with --resume and a smaller optim.lr"
-            )
+        if bad < 0:
+            return
+        smaller = f"--set optim.lr={self.config.optim.lr / 2:g}"
+        remedy = f"there is no checkpoint yet: start again with -f {smaller}"
+        if (self.folder / "last.safetensors").exists():
+            remedy = f"{self.folder} keeps the last good checkpoint: go on with --resume {smaller}"
+        raise TrainingError(f"step {bad}: loss or gradient is not a number; {remedy}")
 
     def _try_to_save(self, name: str) -> None:
         self._check_finite()
@@ -317,71 +335,3 @@ def forward(model: DvqModel, x: Tensor, lam: Tensor) -> Output:
     with torch.autocast(x.device.type, torch.bfloat16):
         output: Output = model(x, lam)
     return output
-
-
-def make_optimizer(model: DvqModel, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW with its own learning rate for each kind of parameter."""
-    optim = config.optim
-    factors = {"transform": 1.0, "prior": optim.prior_factor, "linear": optim.linear_factor}
-    factors |= {"codebook": optim.codebook_factor, "table": optim.table_factor}
-    groups: dict[str, list[Tensor]] = {key: [] for key in factors}
-    for name, parameter in model.named_parameters():
-        kind = "prior"
-        if name.endswith(".unit"):
-            kind = "codebook"
-        elif name.endswith(".logits") or name == "hyper_class.weight":
-            kind = "table"
-        elif ".klt." in name or ".lapping." in name:
-            kind = "linear"
-        elif name.startswith(("analysis.", "synthesis.")):
-            kind = "transform"
-        groups[kind].append(parameter)
-    begin = math.ceil(optim.linear * optim.steps)
-    return torch.optim.AdamW(
-        [
-            {
-                "params": parameters,
-                "base_lr": optim.lr * factors[kind],
-                "start": begin if kind == "transform" else 0,
-                "lr": 0.0,
-            }
-            for kind, parameters in groups.items()
-        ],
-        betas=optim.betas,
-        weight_decay=optim.weight_decay,
-        fused=True,
-    )
-
-
-def is_linear(step: int, config: TrainConfig) -> bool:
-    """Whether the networks beside the linear transform still rest."""
-    return step < config.optim.linear * config.optim.steps
-
-
-def hyper_weight(step: int, config: TrainConfig) -> float:
-    """How much the bits of the hyper latent count: from 0 to 1 over the first part of a run."""
-    return min(1.0, step / max(1.0, config.loss.hyper_ramp * config.optim.steps))
-
-
-def average_decay(step: int, most: float) -> float:
-    """Decay of the averaged weights: short at first, when the weights change fast."""
-    return min(most, (1 + step) / (10 + step))
-
-
-def schedule(step: int, config: TrainConfig, start: int = 0) -> float:
-    """Learning rate factor: linear warm-up from `start`, flat, cosine down to `optim.final`."""
-    optim = config.optim
-    warm = min(1.0, max(0, step - start + 1) / max(1, optim.warmup))
-    done = (step / optim.steps - optim.flat) / max(1e-9, 1 - optim.flat)
-    cosine = 0.5 + 0.5 * math.cos(math.pi * min(max(done, 0.0), 1.0))
-    return warm * (optim.final + (1 - optim.final) * cosine)
-
-
-__all__ = [
-    "VALIDATION_LAMBDAS",
-    "Progress",
-    "Trainer",
-    "forward",
-    "make_optimizer",
-    "schedule",
-]

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ import torch
 
 from diveqcodec.errors import TrainingError
 from diveqcodec.model import DvqModel, ModelConfig
-from diveqcodec.train import data
+from diveqcodec.train import checkpoint, data
 from diveqcodec.train.config import TrainConfig, to_toml
 from diveqcodec.train.loop import Progress, Trainer
 from diveqcodec.train.statistics import Interval
@@ -30,7 +31,18 @@ from diveqcodec.weightfile import load_for_training, read_info
 
 log = logging.getLogger(__name__)
 
-_OURS = ("config.toml", "log.jsonl", "last.safetensors", "best.safetensors", "samples")
+Pace = Callable[[Trainer], bool]
+Start = tuple[DvqModel, list[str]]  # a model to go on from, and the history of its weights
+
+_OURS = (  # patterns of what a run and the commands about it leave in its folder
+    "config.toml",
+    "log.jsonl",
+    "last.safetensors",
+    "best.safetensors",
+    "samples",
+    "curves.png",
+    checkpoint.PARTS,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +65,14 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What a run would be: counts, and the seconds of the second of two steps."""
+    """What a run would be: counts, memory of the pictures, and the mean of its steps' seconds."""
 
     config: TrainConfig
     parameters: int
     pictures: int
     held_out: int
     skipped: tuple[str, ...]
+    megabytes: float
     seconds_per_step: float
     crops_per_second: float
 
@@ -74,6 +87,7 @@ def run(
     force: bool = False,
     init: Path | None = None,
     progress: Progress | None = None,
+    pace: Pace | None = None,
 ) -> Result:
     """Train on the pictures below `dataset` in the run folder `folder`.
 
@@ -87,8 +101,11 @@ def run(
         device: where to train, the CPU by default.
         resume: go on from `last.safetensors`.
         force: overwrite what an earlier run left in the folder.
-        init: weights file to start from instead of principal components.
+        init: weights file to start from instead of principal components. All of its networks are
+            trained from the first step on.
         progress: called with the step and every line of the log.
+        pace: called before every step with the trainer, whose configuration it may replace (the
+            number of steps); true ends the run as an interruption does.
 
     Raises:
         TrainingError: folder, pictures or checkpoint are not usable, or training failed.
@@ -98,21 +115,19 @@ def run(
     if resume and init is not None:
         raise TrainingError(f"{init}: a run is either resumed or started from weights, not both")
     _check_folder(folder, resume=resume, force=force)
-    device = device or torch.device("cpu")
-    start: tuple[DvqModel, list[str]] | None = None
-    if init is not None:
-        config, start = _weights(config, init)
-    pictures = data.load(dataset, config.data.crop, device)
-    trainer = Trainer(config, pictures, folder)
+    config, start = _weights(config, init)
+    trainer, pictures = _prepare(config, dataset, folder, device)
     if resume:
         trainer.resume(folder / "last.safetensors")
-    elif start:
-        trainer.start_from(*start)
     else:
-        trainer.start()
+        _start(trainer, start)
     _open_folder(folder, trainer, resume=resume)
     with _interruptions() as interrupted:
-        trainer.run(progress=progress, stop=interrupted.is_set)
+        trainer.run(
+            progress=progress,
+            stop=lambda: interrupted.is_set() or (pace is not None and pace(trainer)),
+        )
+    _write_config(folder, trainer.config)  # with the number of steps that the pace found
     return Result(
         folder=folder,
         step=trainer.step,
@@ -132,41 +147,78 @@ def dry_run(
     device: torch.device | None = None,
     init: Path | None = None,
 ) -> DryRun:
-    """Make two steps and write nothing.
+    """Time steps of each phase and write nothing.
 
     Raises:
         TrainingError, ConfigError, ModelError: as `run`.
     """
-    device = device or torch.device("cpu")
-    start: tuple[DvqModel, list[str]] | None = None
-    if init is not None:
-        config, start = _weights(config, init)
-    pictures = data.load(dataset, config.data.crop, device)
-    trainer = Trainer(config, pictures, Path())
-    if start:
-        trainer.start_from(*start)
-    else:
-        trainer.start()
-    interval = Interval(trainer.model, device)
-    trainer.advance(interval)
-    interval.line()  # waits for the device
-    started = time.monotonic()
-    trainer.advance(interval)
-    interval.line()
-    seconds = time.monotonic() - started
+    config, start = _weights(config, init)
+    trainer, pictures = _prepare(config, dataset, Path(), device)
+    _start(trainer, start)
+    resting = min(config.optim.linear, 1.0)  # share of the steps in which the networks rest
+    seconds = 0.0
+    if resting > 0:
+        seconds += resting * _seconds_of_step(trainer, 0)
+    if resting < 1:
+        seconds += (1 - resting) * _seconds_of_step(trainer, config.optim.steps)
     return DryRun(
         config=config,
         parameters=sum(p.numel() for p in trainer.model.parameters()),
         pictures=len(trainer.pictures.names),
         held_out=len(trainer.held_out.names),
         skipped=tuple(pictures.skipped),
+        megabytes=pictures.megabytes,
         seconds_per_step=seconds,
         crops_per_second=config.data.batch / max(seconds, 1e-9),
     )
 
 
-def _weights(config: TrainConfig, path: Path) -> tuple[TrainConfig, tuple[DvqModel, list[str]]]:
-    """The configuration with the model of the weights file `path`, that model, and its history."""
+def _prepare(
+    config: TrainConfig, dataset: Path, folder: Path, device: torch.device | None
+) -> tuple[Trainer, data.Pictures]:
+    """A trainer, and the pictures it was given."""
+    size, long_side = config.data.crop, config.data.long_side
+    pictures = data.load(dataset, size, device or torch.device("cpu"), long_side)
+    trainer = Trainer(config, pictures, folder)
+    log.info(
+        "%d pictures to train on, %d held out, %d left out; %.0f MB in memory",
+        len(trainer.pictures.names),
+        len(trainer.held_out.names),
+        len(pictures.skipped),
+        pictures.megabytes,
+    )
+    return trainer, pictures
+
+
+def _start(trainer: Trainer, start: Start | None) -> None:
+    """Put the weights in place that a run begins with."""
+    if start is None:
+        trainer.start()
+    else:
+        trainer.start_from(*start)
+
+
+def _seconds_of_step(trainer: Trainer, step: int) -> float:
+    """How long the second of two steps takes that are made as the ones at `step` are."""
+    interval = Interval(trainer.model, trainer.device)
+    trainer.step = step
+    trainer.advance(interval)
+    interval.line()  # waits for the device
+    trainer.step = step
+    started = time.monotonic()
+    trainer.advance(interval)
+    interval.line()
+    return time.monotonic() - started
+
+
+def _weights(config: TrainConfig, path: Path | None) -> tuple[TrainConfig, Start | None]:
+    """The configuration for going on from the weights file `path`, if any, and what is in it.
+
+    The networks must not rest, nor the hyper latent be free of charge: that is how a model starts
+    from nothing, and would undo what this one has learned.
+    """
+    if path is None:
+        return config, None
     model, provenance = load_for_training(path)
     if config.model not in (ModelConfig(), model.config):
         raise TrainingError(
@@ -175,7 +227,8 @@ def _weights(config: TrainConfig, path: Path) -> tuple[TrainConfig, tuple[DvqMod
     history = [str(line) for line in provenance.get("history", [])]
     steps = provenance.get("steps", "unknown")
     history.append(f"{path.name}, model {read_info(path)['id']}, {steps} steps")
-    return replace(config, model=model.config), (model, history)
+    optim, loss = replace(config.optim, linear=0.0), replace(config.loss, hyper_ramp=0.0)
+    return replace(config, model=model.config, optim=optim, loss=loss), (model, history)
 
 
 def _check_folder(folder: Path, *, resume: bool, force: bool) -> None:
@@ -186,9 +239,8 @@ def _check_folder(folder: Path, *, resume: bool, force: bool) -> None:
         if not (folder / "last.safetensors").exists():
             raise TrainingError(f"{folder}: has no last.safetensors to resume from")
     elif not force and folder.exists() and any(folder.iterdir()):
-        raise TrainingError(
-            f"{folder}: is not empty; go on with --resume, overwrite with -f, or name another"
-        )
+        on = "go on with --resume, " if (folder / "last.safetensors").exists() else ""
+        raise TrainingError(f"{folder}: is not empty; {on}overwrite with -f, or name another")
 
 
 def _open_folder(folder: Path, trainer: Trainer, *, resume: bool) -> None:
@@ -198,15 +250,32 @@ def _open_folder(folder: Path, trainer: Trainer, *, resume: bool) -> None:
         if resume:
             _cut_log(folder / "log.jsonl", trainer.step)
         else:
-            for name in _OURS:
-                path = folder / name
+            for path in [found for pattern in _OURS for found in folder.glob(pattern)]:
                 if path.is_dir():
                     shutil.rmtree(path)
                 else:
-                    path.unlink(missing_ok=True)
-        (folder / "config.toml").write_text(to_toml(trainer.config), "utf-8")
+                    path.unlink()
     except OSError as error:
         raise TrainingError(f"{folder}: cannot be written ({error.strerror})") from error
+    _write_config(folder, trainer.config)
+
+
+def _write_config(folder: Path, config: TrainConfig) -> None:
+    try:
+        _replace_text(folder / "config.toml", to_toml(config))
+    except OSError as error:
+        raise TrainingError(f"{folder}: cannot be written ({error.strerror})") from error
+
+
+def _replace_text(path: Path, text: str) -> None:
+    """Write a file so that after a crash there is the old one or the new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_text(text, "utf-8")
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _cut_log(path: Path, step: int) -> None:
@@ -214,14 +283,14 @@ def _cut_log(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for text in path.read_text("utf-8").splitlines():
+    for text in path.read_text("utf-8", errors="replace").splitlines():
         try:
             is_kept = json.loads(text)["step"] <= step
         except (ValueError, KeyError):
             is_kept = False  # cut short when the machine went down
         if is_kept:
             kept.append(text + "\n")
-    path.write_text("".join(kept), "utf-8")
+    _replace_text(path, "".join(kept))
 
 
 @contextmanager

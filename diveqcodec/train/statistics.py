@@ -19,12 +19,16 @@ class Interval:
 
     def __init__(self, model: DvqModel, device: torch.device) -> None:
         self.device = device
-        config = model.config
+        config, coarse = model.config, model.quantizer.coarse
         symbols = [model.quantizer.fine.size + 1] * len(config.slices)
         if model.hyper_quantizer is not None:
             symbols.append(model.hyper_quantizer.fine.size + 1)
         self.slices = len(config.slices)
-        self.counts = [torch.zeros(n, dtype=torch.int64, device=device) for n in symbols]
+        self.counts = [_zeros(n, device) for n in symbols]
+        self.coarse: list[Tensor] = []  # of the slices that have a coarse layer: the first
+        if coarse is not None:
+            slices = config.slices[: config.coarse_slices]
+            self.coarse = [_zeros(coarse.size + 1, device) for _ in slices]
         self.bits = torch.zeros(len(symbols), dtype=torch.float64, device=device)
         self.sums = torch.zeros(4, dtype=torch.float64, device=device)
         self.pixels = self.steps = 0
@@ -41,6 +45,8 @@ class Interval:
             self.bits[number] += _total(part)
             for symbols in part.symbols:
                 self.counts[number].scatter_add_(0, symbols, torch.ones_like(symbols))
+            for symbols in part.coarse:
+                self.coarse[number].scatter_add_(0, symbols, torch.ones_like(symbols))
         self.pixels += x.shape[0] * x.shape[2] * x.shape[3]
         self.steps += 1
 
@@ -48,7 +54,12 @@ class Interval:
         """What happened since the last call, rounded for reading; starts again."""
         loss, bits, psnr, norm = self.sums.tolist()
         per_part = (self.bits / max(1, self.pixels)).tolist()
-        parts = [_summary(counts, bpp) for counts, bpp in zip(self.counts, per_part, strict=True)]
+        parts: list[dict[str, Any]] = [
+            {"bpp": round(bpp, 5)} | summary(counts)
+            for counts, bpp in zip(self.counts, per_part, strict=True)
+        ]
+        for part, counts in zip(parts, self.coarse, strict=False):
+            part["coarse"] = summary(counts)
         steps = max(1, self.steps)
         line = {
             "loss": round(loss / steps, 4),
@@ -59,24 +70,31 @@ class Interval:
         }
         if len(parts) > self.slices:
             line |= {"hyper_bpp": parts[-1]["bpp"], "hyper": parts[-1]}
-        for value in (*self.counts, self.bits, self.sums):
+        for value in (*self.counts, *self.coarse, self.bits, self.sums):
             value.zero_()
         self.pixels = self.steps = 0
         return line
+
+
+def summary(counts: Tensor) -> dict[str, float]:
+    """Of counts of symbols `[K + 1]`, the null codeword first and the escape last.
+
+    Returns:
+        the share of null, how many symbols occur, and the perplexity of those that are not null.
+    """
+    values = counts.cpu().double()
+    rest = values[1:] / values[1:].sum().clamp_min(1)
+    entropy = float(-(rest * rest.clamp_min(1e-12).log()).sum())
+    return {
+        "null": round(float(values[0] / values.sum().clamp_min(1)), 4),
+        "used": int((values > 0).sum()),
+        "perplexity": round(math.exp(entropy), 1),
+    }
 
 
 def _total(part: SliceStatistics) -> Tensor:
     return torch.stack([bits.sum() for bits in part.bits]).sum()
 
 
-def _summary(counts: Tensor, bpp: float) -> dict[str, Any]:
-    """Bits, null share, used symbols, and the perplexity of those that are not null."""
-    values = counts.cpu().double()
-    rest = values[1:] / values[1:].sum().clamp_min(1)
-    entropy = float(-(rest * rest.clamp_min(1e-12).log()).sum())
-    return {
-        "bpp": round(bpp, 5),
-        "null": round(float(values[0] / values.sum().clamp_min(1)), 4),
-        "used": int((values > 0).sum()),
-        "perplexity": round(math.exp(entropy), 1),
-    }
+def _zeros(count: int, device: torch.device) -> Tensor:
+    return torch.zeros(count, dtype=torch.int64, device=device)
