@@ -92,7 +92,7 @@ def _slice_net(
     for name, weight in parts.items():
         numbers[f"{name}.weight"] = _on_grid(weight, bits).to(torch.int16)
     fraction = bits + ACTIVATION_BITS
-    quality = net.quality.cpu()(u.cpu()).double()
+    quality = net.quality(u.to(net.quality.weight.device)).cpu().double()
     if net.hyper is not None:
         quality = quality + bias_of(net.hyper).cpu().double()
     numbers[f"{s}.quality"] = torch.ldexp(quality, fraction).round().long()

@@ -2,8 +2,8 @@
 
 All numbers are integers carried by float64. Every sum of products stays below 2^53 (checked from
 the weights when they are made), so no order of summation, thread count, BLAS or device changes a
-bit. Only linear maps, clamp, ReLU and round-half-to-even occur: nothing transcendental, no
-division.
+bit. Only linear maps, clamp, ReLU, round-half-to-even and reading off exponents occur: nothing
+transcendental, no division.
 
 Grids: activations and normalised latents 2^-12, latents, means and codewords 2^-8 cells. The
 numbers come out of a weights file as they are: nothing that matters is derived from floats.
@@ -31,6 +31,7 @@ ACTIVATION_BITS = 12  # activations are multiples of 2^-12
 UNIT_BITS = 16  # tables of units are multiples of 2^-16
 GRID_BITS = 8
 LATENT_BOUND = float(1 << 24)  # of a latent, in units of 2^-8 cells
+# Hence a log magnitude of four of them is at most 18.01: below the bound of inputs.
 
 _ACTIVATION_LIMIT = ACTIVATION_BOUND * 2**ACTIVATION_BITS
 _INPUT_LIMIT = INPUT_BOUND * 2**ACTIVATION_BITS
@@ -146,7 +147,7 @@ class FixedPrior:
         return hidden
 
     def _base(self, s: int, features: Tensor | None, earlier: Tensor, quality_bin: int) -> Tensor:
-        """What both passes share, `[h * w, width]`, sums not yet rounded."""
+        """What all passes share, `[h * w, width]`, sums not yet rounded."""
         height, width = earlier.shape[0] - 2, earlier.shape[1] - 2
         total = self._numbers[f"{s}.quality"][quality_bin].expand(height * width, -1)
         if features is not None:

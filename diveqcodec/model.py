@@ -5,7 +5,7 @@ x [B,3,H,W] ─ analysis ─ y [B,C,h,w] ─ × gain ─┬─ r = y - μ ─ pr
                          stride 16             │                 │ indices ↕ entropy coder
                                                │               mean μ, class t
                                                │                 │
-                                               │    prior: slice by slice, two passes ◄─ earlier ŷ
+                                               │    prior: slice by slice, pass by pass ◄─ earlier ŷ
                                                └─ (hyper analysis ─ z ─ VQ ─ ẑ ─ features)
 x̂ ◄─ synthesis ◄─ ŷ / gain
 ```
@@ -59,7 +59,7 @@ class ModelConfig:
     coarse_codebook: int = 1024
     coarse_cell: float = 8.0  # cells of the fine layer
     transform: Literal["lapped", "block"] = "lapped"  # "block" is that of the first weights
-    width4: int = 64  # of the analysis at stride 4 (lapped)
+    width4: int = 64  # of the analysis at stride 4 (lapped); of the synthesis: filter_width
     width8: int = 128  # of the networks at stride 8
     width16: int = 192  # and at stride 16
     blocks: int = 1  # residual blocks at each
@@ -94,6 +94,13 @@ class ModelConfig:
             raise ConfigError(f"model.group: {self.group} is neither 2 nor 4")
         if not 0 < self.lambda_min < self.lambda_max:
             raise ConfigError("model.lambda_min: must be positive and below model.lambda_max")
+        if self.pyramid_slices and self.pyramid_levels < 1:
+            raise ConfigError(
+                f"model.pyramid_levels: {self.pyramid_levels} is not positive; "
+                "for no pyramid set model.pyramid_slices = 0"
+            )
+        if self.prior_linear > self.prior_width:
+            raise ConfigError("model.prior_linear: must be at most model.prior_width")
         if self.shapes % 2 == 0 or self.shapes < 1:
             raise ConfigError(f"model.shapes: {self.shapes} is not an odd number")
 

@@ -141,7 +141,7 @@ class SliceNet(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def base(self, features: Tensor | None, earlier: Tensor, u: Tensor) -> Tensor:
-        """What both passes share, `[B, width, h, w]`; h and w are those of `earlier`."""
+        """What all passes share, `[B, width, h, w]`; h and w are those of `earlier`."""
         result: Tensor = self.quality(u)[:, :, None, None].expand(-1, -1, *earlier.shape[2:])
         with self._fast(earlier):
             if self.hyper is not None:

@@ -148,8 +148,7 @@ class Synthesis(nn.Module):
     @staticmethod
     def reach(blocks: int, blocks4: int) -> int:
         """Pixels to one side whose latent a pixel depends on."""
-        deep = SIDE * (2 * blocks + 1) + 8 * (2 * blocks + 1) + 4 * (2 * blocks4 + 1)
-        return max(deep, 4 * (2 * blocks4 + 2) + SIDE)
+        return SIDE * (2 * blocks + 1) + 8 * (2 * blocks + 1) + 4 * (2 * blocks4 + 1)
 
     def linear(self, y: Tensor) -> Tensor:
         """The linear path alone."""
@@ -173,6 +172,6 @@ class Synthesis(nn.Module):
         for block in self.fine:
             hidden = block(hidden, u)
         correction = self.shuffle4(self.tail(hidden)).float()
-        # errors of pixels fall about as fast with the quality as this: from 26 to 40 dB
+        # errors of pixels fall about as fast as this with the quality, by 17 dB over its range
         result: Tensor = linear + _UNIT * torch.exp(-2 * u)[:, None, None, None] * correction
         return result

@@ -110,7 +110,7 @@ def test_tiles_leave_no_seams(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_narrower_margin_would_leave_seams(
     tiny_model: CodingModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The margin is needed: with one position less than the reach, latents differ."""
+    """The margin is needed: without one, latents differ."""
     codec = Codec(tiny_model, networks=torch.float32)
     picture = picture_of(drawn(320, 320, seed=9))
     tile = bitstream.Tile(128, 128, 64, 64)

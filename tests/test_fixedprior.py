@@ -1,5 +1,6 @@
 """The exact prior against plain integers, in other orders of summation, and with bad weights."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -9,9 +10,12 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from diveqcodec.errors import ModelError
+from diveqcodec.export import integers
 from diveqcodec.fixedprior import FixedPrior, GroupRows
+from diveqcodec.model import DvqModel
 from diveqcodec.weights import CodingModel
 from tests.test_passes import order
+from tests.tiny import TINY
 
 Integers = NDArray[np.int64]
 SIZE = (7, 5)
@@ -223,6 +227,26 @@ def test_it_rounds_and_clips_as_plain_integers_do(
     changed = blunt(numbers, seed)
     prior = FixedPrior(tiny_model.prior.config, changed)
     check_against_plain_integers(prior, changed, seed, 10 ** (seed + 1))
+
+
+@pytest.mark.parametrize("group", [2, 4])
+@pytest.mark.parametrize("pyramid", [0, 2])
+def test_wide_and_several_slices_are_computed_as_plain_integers_do(
+    group: int, pyramid: int
+) -> None:
+    """Windows of radius 1, two earlier slices, groups of four: none of them in the tiny models."""
+    torch.manual_seed(group)
+    slices = (2, 20, 4) if group == 2 else (1, 10, 2)
+    config = replace(
+        TINY, channels=52, group=group, slices=slices, pyramid_slices=pyramid, coarse_slices=1
+    )
+    exact = integers(DvqModel(config))
+    found = {k.removeprefix("prior."): v for k, v in exact.items() if k.startswith("prior.")}
+    assert config.prior().radius(1) == 1
+    for changed in (blunt(found, 7), blunt(found, 8)):
+        prior = FixedPrior(config.prior(), changed)
+        check_against_plain_integers(prior, changed, 3, 1 << 26)
+        check_against_plain_integers(prior, changed, 5, 900)
 
 
 def check_against_plain_integers(

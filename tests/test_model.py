@@ -127,6 +127,8 @@ def test_quality_bins() -> None:
         ({"group": 3, "slices": (2, 6), "channels": 24, "hyper_channels": 9}, "model.group: 3"),
         ({"lambda_min": 0.5}, "model.lambda_min"),
         ({"shapes": 4}, "model.shapes: 4"),
+        ({"pyramid_levels": 0}, "model.pyramid_levels: 0"),
+        ({"prior_linear": 33}, "model.prior_linear"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(changes, message: str) -> None:

@@ -1,6 +1,7 @@
 """The search against brute force, its soft moments against finite differences."""
 
 import math
+from dataclasses import fields
 
 import pytest
 import torch
@@ -181,6 +182,35 @@ def test_neighbours_are_distinct_and_hold_null() -> None:
         near = search.neighbours(residuals(500, dim)[0])
         assert bool((near == 0).any(0).all())
         assert all(len(set(column)) == len(column) for column in near.T.tolist())
+
+
+@pytest.mark.parametrize("dim", [2, 4])
+@pytest.mark.parametrize("whole", [False, True])
+def test_many_residuals_are_chosen_as_few_are(dim: int, whole: bool) -> None:
+    """More than a block of them at once, none at all, and pairs with their soft moments."""
+    fine, coarse = layer(dim, 128), layer(dim, 40, cell=8.0, shapes=1)
+    searches = fine.search(), coarse.search()
+    tables = fine.bit_table().detach(), coarse.bit_table().detach()
+    r, rows = residuals(20001, dim)
+    r[::50] *= 40  # escapes of both layers
+    both = rows, rows // SHAPES
+
+    def chosen(part: slice) -> list[list[Tensor | None]]:
+        some = both[0][part], both[1][part]
+        one = choose(searches[0], r[part], some[0], tables[0], soft=True, whole=whole)
+        pair = choose_pair(searches, r[part], some, tables, soft=True, whole=whole)
+        return [[getattr(c, entry.name) for entry in fields(c)] for c in (one, pair)]
+
+    at_once = chosen(slice(None))
+    parts = [chosen(slice(start, start + 667)) for start in range(0, len(r), 667)]
+    for number, values in enumerate(at_once):
+        for index, value in enumerate(values):
+            if value is not None:
+                pieces = torch.cat([part[number][index] for part in parts])  # type: ignore[misc]
+                torch.testing.assert_close(value, pieces, atol=1e-3, rtol=1e-3)
+    assert at_once[1][2] is not None
+    assert int((at_once[1][1] == 40).sum()) > 50  # type: ignore[union-attr]
+    assert all(value is None or not len(value) for kind in chosen(slice(0, 0)) for value in kind)
 
 
 def test_moved_codewords_keep_their_lists() -> None:

@@ -60,7 +60,7 @@ def test_lapping_mixes_across_boundaries_and_leaves_the_border() -> None:
 
 
 def test_lapping_packs_energy_into_fewer_coefficients() -> None:
-    """A smooth picture: half of the entropy-like measure sum(log variance) of blocks is less."""
+    """A smooth picture: the log determinant of its blocks' covariance gets smaller."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, 1, 256, 256, generator=generator).cumsum(2).cumsum(3) / 256
 

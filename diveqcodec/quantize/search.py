@@ -136,8 +136,8 @@ class Choice:
 
     `fine`, `coarse` int64 `[N]` symbols (K = escape); `*_point` `[N, d]` the escaped lattice points
     and `*_coordinates` `[N, d]` theirs (zero elsewhere); `raw_bits` `[N]` of the coordinates;
-    `cost` `[N]` of the choice; `jacobian` `[N, d, d]` of E_Q[e] and `rate_slope` `[N, d]`, the
-    gradient of E_Q[bits], if asked for.
+    `jacobian` `[N, d, d]` of E_Q[e] and `rate_slope` `[N, d]`, the gradient of E_Q[bits], if asked
+    for.
     """
 
     fine: Tensor
@@ -284,8 +284,9 @@ def _choose_jointly(
     kf = fine.neighbours(rest)  # [M, m * N]
     bits = _look_up(tables[0], rows[0].repeat(len(kc)), kf) + coarse_bits.flatten()
     # Candidates are pairs now: M * m of them, the fine one varying slowest.
-    offsets = [axis.view(-1, count) for axis in fine.offsets(kf, rest)]
-    best, best_cost, *moments = _assign(offsets, bits.view(-1, count), rate, soft)
+    pairs = len(kf) * len(kc), count
+    offsets = [axis.view(pairs) for axis in fine.offsets(kf, rest)]
+    best, best_cost, *moments = _assign(offsets, bits.view(pairs), rate, soft)
     which = best % len(kc)
     take = torch.arange(count, device=r.device)
     chosen = kc[which, take]
@@ -296,7 +297,7 @@ def _choose_jointly(
     )
     jacobian, slope = _escaping(moments, taken) if soft else (None, None)
     gone = chosen == escape
-    symbols = kf.view(-1, count).gather(0, best[None])[0]
+    symbols = kf.view(pairs).gather(0, best[None])[0]
     return Choice(
         fine=torch.where(taken, fine.words.shape[0], symbols),
         coarse=chosen,
@@ -319,8 +320,7 @@ def nearest_lists(points: Tensor, words: Tensor) -> Tensor:
         distance = torch.cdist(part, words)
         distance[:, 0] = -1.0  # the null codeword first, whatever its distance
         lists.append(distance.topk(count, dim=1, largest=False, sorted=False).indices)
-    rows = torch.cat(lists) if lists else torch.zeros(0, count, dtype=torch.int64)
-    return rows.T.contiguous()
+    return torch.cat(lists).T.contiguous()
 
 
 def skipping(table: Tensor, shapes: int) -> Tensor:
