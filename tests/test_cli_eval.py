@@ -26,7 +26,7 @@ def test_results_as_table_json_csv_plot_and_pictures() -> None:
     result = diveq("eval", "set", "-q", "20,60,90", "--anchor", "jpeg", "--parts", *files)
     assert result.exit_code == 0, result.output
     assert "slice 1 bpp" in result.stdout
-    assert "diveq-1: 2 pictures" in result.stdout
+    assert "diveq-2: 2 pictures" in result.stdout
     assert "jpeg: 2 pictures" in result.stdout
     assert "BD-rate" in result.stdout
 
@@ -42,7 +42,7 @@ def test_results_as_table_json_csv_plot_and_pictures() -> None:
     with Path("r.csv").open(newline="") as file:
         head, *rows = csv.reader(file)
     assert {len(row) for row in rows} == {len(head)}
-    assert [row[0] for row in rows].count("diveq-1") == 6
+    assert [row[0] for row in rows].count("diveq-2") == 6
     assert rows[-1][0] == "jpeg"
     assert opened("r.png").width > 500
     decoded = sorted(str(path) for path in Path("decoded").rglob("*.png"))
@@ -53,7 +53,7 @@ def test_results_as_table_json_csv_plot_and_pictures() -> None:
 def test_one_picture_needs_no_folder() -> None:
     result = diveq("eval", "set/a.png", "-q", "50")
     assert result.exit_code == 0
-    assert "diveq-1: 1 picture\n" in result.stdout
+    assert "diveq-2: 1 picture\n" in result.stdout
     assert not Path("set/a.dvq").exists()
 
 
@@ -100,7 +100,7 @@ def test_published_curves_and_files_are_anchors_too() -> None:
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert any(line.startswith("vtm ") and "1" in line and "2" in line for line in lines)
-    assert any(line.startswith("diveq-1 ") for line in lines)
+    assert any(line.startswith("diveq-2 ") for line in lines)
     itself = diveq("eval", "set/a.png", "-q", "20,60,90", "--curve", "r.json")
     assert "+0.0 %" in itself.stdout.replace("-0.0 %", "+0.0 %")
 
@@ -119,12 +119,12 @@ def test_published_curves_are_told_from_measured_codecs() -> None:
     others = ("--anchor", "webp", "--curve", "webp", "--curve", "r.json")
     result = diveq("eval", "set", "-q", "20,60,90", *others, "--plot", "r.svg")
     assert result.exit_code == 0, result.output
-    names = {"webp", "webp (published)", "diveq-1 (r.json)"}
+    names = {"webp", "webp (published)", "diveq-2 (r.json)"}
     table = result.stdout[result.stdout.index("anchor ") :].splitlines()[1:]
     assert {line.partition("  ")[0] for line in table} == names
     text = Path("r.svg").read_text("utf-8")
     assert "PSNR-RGB (dB)" in text
-    assert all(f">{name}</text>" in text for name in names | {"diveq-1"})
+    assert all(f">{name}</text>" in text for name in names | {"diveq-2"})
 
 
 @with_compressai
@@ -190,7 +190,7 @@ def test_a_bad_picture_is_named_and_left_out_of_everything() -> None:
         " set/wide.png: webp: cannot code this picture",
     ]
     assert "Note: 2 of 4 pictures left out for every codec" in result.stderr
-    assert "diveq-1: 2 pictures" in result.stdout
+    assert "diveq-2: 2 pictures" in result.stdout
     assert "webp: 2 pictures" in result.stdout
     found = {name: json.loads(Path(name).read_text()) for name in ("r.json", "r.webp.json")}
     assert "wide" not in Path("r.csv").read_text()
