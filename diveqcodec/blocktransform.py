@@ -11,7 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from diveqcodec.layers import ResidualBlock, bias_of, patches
+from diveqcodec.layers import Stack, patches, zeroed
+
+_GELU = nn.GELU(approximate="tanh")
 
 
 class BlockAnalysis(nn.Module):
@@ -28,12 +30,10 @@ class BlockAnalysis(nn.Module):
         self.klt = nn.Conv2d(3, channels, 16, stride=16)
         self.unshuffle = nn.PixelUnshuffle(8)
         self.stem = nn.Conv2d(192, width8, 3, padding=1)
-        self.fine = nn.ModuleList(_block(width8) for _ in range(blocks))
+        self.fine = Stack(width8, blocks, _GELU)
         self.down = nn.Conv2d(width8, width16, 3, stride=2, padding=1)
-        self.coarse = nn.ModuleList(_block(width16) for _ in range(blocks))
-        self.head = nn.Conv2d(width16, channels, 1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(bias_of(self.head))
+        self.coarse = Stack(width16, blocks, _GELU)
+        self.head = zeroed(nn.Conv2d(width16, channels, 1))
 
     @staticmethod
     def reach(blocks: int) -> int:
@@ -52,11 +52,9 @@ class BlockAnalysis(nn.Module):
         `u` `[B]` is the quality position, `scale` `[C, 1, 1]` that of the correction.
         """
         hidden = self.stem(self.unshuffle(x))
-        for block in self.fine:
-            hidden = block(hidden, u)
+        hidden = self.fine(hidden, u)
         hidden = self.down(hidden)
-        for block in self.coarse:
-            hidden = block(hidden, u)
+        hidden = self.coarse(hidden, u)
         correction = self.head(hidden).float()
         result: Tensor = self.linear(x) + correction * scale
         return result
@@ -76,17 +74,14 @@ class PostFilter(nn.Module):
         super().__init__()
         self.unshuffle = nn.PixelUnshuffle(2)
         self.stem = nn.Conv2d(12, width, 3, padding=1)
-        self.blocks = nn.ModuleList(_block(width) for _ in range(blocks))
-        self.tail = nn.Conv2d(width, 12, 3, padding=1)
+        self.blocks = Stack(width, blocks, _GELU)
+        self.tail = zeroed(nn.Conv2d(width, 12, 3, padding=1))
         self.shuffle = nn.PixelShuffle(2)
-        nn.init.zeros_(self.tail.weight)
-        nn.init.zeros_(bias_of(self.tail))
 
     def forward(self, x: Tensor, u: Tensor) -> Tensor:
         """Filter `x` float32 `[B, 3, H, W]`, even sides, at quality positions `u` `[B]`."""
         hidden = self.stem(self.unshuffle(x))
-        for block in self.blocks:
-            hidden = block(hidden, u)
+        hidden = self.blocks(hidden, u)
         result: Tensor = x + self._SCALE * self.shuffle(self.tail(hidden)).float()
         return result
 
@@ -107,14 +102,12 @@ class BlockSynthesis(nn.Module):
         self.filter = PostFilter(filter_width, filter_blocks)
         self.klt = nn.ConvTranspose2d(channels, 3, 16, stride=16)
         self.head = nn.Conv2d(channels, width16, 1)
-        self.coarse = nn.ModuleList(_block(width16) for _ in range(blocks))
+        self.coarse = Stack(width16, blocks, _GELU)
         self.up = nn.Conv2d(width16, 4 * width8, 3, padding=1)
         self.shuffle2 = nn.PixelShuffle(2)
-        self.fine = nn.ModuleList(_block(width8) for _ in range(blocks))
-        self.tail = nn.Conv2d(width8, 192, 3, padding=1)
+        self.fine = Stack(width8, blocks, _GELU)
+        self.tail = zeroed(nn.Conv2d(width8, 192, 3, padding=1))
         self.shuffle8 = nn.PixelShuffle(8)
-        nn.init.zeros_(self.tail.weight)
-        nn.init.zeros_(bias_of(self.tail))
 
     @staticmethod
     def reach(blocks: int, filter_blocks: int) -> int:
@@ -133,15 +126,9 @@ class BlockSynthesis(nn.Module):
         `scale` `[C, 1, 1]` divides the latent before the convolutional path.
         """
         hidden = self.head(y / scale)
-        for block in self.coarse:
-            hidden = block(hidden, u)
+        hidden = self.coarse(hidden, u)
         hidden = self.shuffle2(self.up(hidden))
-        for block in self.fine:
-            hidden = block(hidden, u)
+        hidden = self.fine(hidden, u)
         correction = self.shuffle8(self.tail(hidden)).float()
         result: Tensor = self.filter(self.linear(y) + correction, u)
         return result
-
-
-def _block(width: int) -> ResidualBlock:
-    return ResidualBlock(width, nn.GELU(approximate="tanh"))

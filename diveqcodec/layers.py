@@ -5,8 +5,12 @@ Knows tensors only: nothing of quantizers, priors, files or training.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
+
+Convolution = TypeVar("Convolution", nn.Conv2d, nn.Linear)
 
 
 class GainTable(nn.Module):
@@ -53,6 +57,19 @@ class ResidualBlock(nn.Module):
         hidden = modulate(self.first(x), self.film(u))
         result: Tensor = x + self.second(self.act(hidden))
         return result
+
+
+class Stack(nn.ModuleList):
+    """Residual blocks of one width, one after another."""
+
+    def __init__(self, width: int, count: int, act: nn.Module | None = None) -> None:
+        super().__init__(ResidualBlock(width, act) for _ in range(count))
+
+    def forward(self, x: Tensor, u: Tensor) -> Tensor:
+        """Map `[B, width, h, w]` at quality positions `u` `[B]` to the same shape."""
+        for block in self:
+            x = block(x, u)
+        return x
 
 
 def modulate(x: Tensor, film: Tensor) -> Tensor:
@@ -102,7 +119,14 @@ class HyperAnalysis(nn.Module):
         return result
 
 
-def bias_of(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
+def zeroed(layer: Convolution) -> Convolution:
+    """The same layer with weights and bias zero: what it corrects starts uncorrected."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(bias_of(layer))
+    return layer
+
+
+def bias_of(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> Tensor:
     """The bias of a layer that has one."""
     bias = layer.bias
     assert bias is not None

@@ -259,7 +259,7 @@ class DvqModel(Transforms):
 
     def log_gain(self, lam: Tensor) -> Tensor:
         """Natural log of the gain of trade-offs `lam` `[B]`."""
-        return 0.5 * torch.log(lam * (255.0**2 * RATE / 12.0))
+        return 0.5 * torch.log(lam) + log_gain_of(1.0, RATE)
 
     def refresh(self) -> None:
         """Rebuild the neighbour lists of all codebooks after they have moved."""

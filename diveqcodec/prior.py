@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diveqcodec.layers import GainTable
+from diveqcodec.layers import GainTable, zeroed
 from diveqcodec.passes import of_batch, passes_of, taps_of
 from diveqcodec.quantize.rate_aware import Classes, clamp_classes
 from diveqcodec.quantize.tables import SIGMA_RANGE, size_class
@@ -134,11 +134,9 @@ class SliceNet(nn.Module):
             self.second_pass = nn.Parameter(torch.zeros(config.width))
         self.quality = GainTable(config.width)
         self.hidden = nn.Linear(config.width, config.width2)
-        self.out = nn.Linear(config.width2 + config.linear, config.outputs(s))
+        self.out = zeroed(nn.Linear(config.width2 + config.linear, config.outputs(s)))
         self.linear = config.linear
         self.is_large = s < config.coarse_slices
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
 
     def base(self, features: Tensor | None, earlier: Tensor, u: Tensor) -> Tensor:
         """What all passes share, `[B, width, h, w]`; h and w are those of `earlier`."""

@@ -20,7 +20,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from diveqcodec.layers import ResidualBlock, bias_of, patches
+from diveqcodec.layers import ResidualBlock, Stack, patches, zeroed
 
 SIDE = 16  # pixels of a block: the stride of the transform
 _HALF = SIDE // 2
@@ -83,12 +83,10 @@ class Analysis(nn.Module):
         self.stem = nn.Conv2d(48, width4, 3, padding=1)
         self.fine = ResidualBlock(width4)
         self.down8 = nn.Conv2d(width4, width8, 3, stride=2, padding=1)
-        self.middle = nn.ModuleList(ResidualBlock(width8) for _ in range(blocks))
+        self.middle = Stack(width8, blocks)
         self.down16 = nn.Conv2d(width8, width16, 3, stride=2, padding=1)
-        self.coarse = nn.ModuleList(ResidualBlock(width16) for _ in range(blocks))
-        self.head = nn.Conv2d(width16, channels, 1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(bias_of(self.head))
+        self.coarse = Stack(width16, blocks)
+        self.head = zeroed(nn.Conv2d(width16, channels, 1))
 
     @staticmethod
     def reach(blocks: int) -> int:
@@ -108,11 +106,9 @@ class Analysis(nn.Module):
         """
         hidden = self.fine(self.stem(self.unshuffle(x)), u)
         hidden = self.down8(hidden)
-        for block in self.middle:
-            hidden = block(hidden, u)
+        hidden = self.middle(hidden, u)
         hidden = self.down16(hidden)
-        for block in self.coarse:
-            hidden = block(hidden, u)
+        hidden = self.coarse(hidden, u)
         result: Tensor = self.linear(x) + self.head(hidden).float() * scale
         return result
 
@@ -132,18 +128,16 @@ class Synthesis(nn.Module):
         self.klt = nn.ConvTranspose2d(channels, 3, SIDE, stride=SIDE)
         self.lapping = Lapping(transposed=True)
         self.head = nn.Conv2d(channels, width16, 1)
-        self.coarse = nn.ModuleList(ResidualBlock(width16) for _ in range(blocks))
+        self.coarse = Stack(width16, blocks)
         self.up8 = nn.Conv2d(width16, 4 * width8, 3, padding=1)
-        self.middle = nn.ModuleList(ResidualBlock(width8) for _ in range(blocks))
+        self.middle = Stack(width8, blocks)
         self.up4 = nn.Conv2d(width8, 4 * width4, 3, padding=1)
         self.shuffle2 = nn.PixelShuffle(2)
         self.unshuffle = nn.PixelUnshuffle(4)
         self.stem = nn.Conv2d(48, width4, 3, padding=1)
-        self.fine = nn.ModuleList(ResidualBlock(width4) for _ in range(blocks4))
-        self.tail = nn.Conv2d(width4, 48, 3, padding=1)
+        self.fine = Stack(width4, blocks4)
+        self.tail = zeroed(nn.Conv2d(width4, 48, 3, padding=1))
         self.shuffle4 = nn.PixelShuffle(4)
-        nn.init.zeros_(self.tail.weight)
-        nn.init.zeros_(bias_of(self.tail))
 
     @staticmethod
     def reach(blocks: int, blocks4: int) -> int:
@@ -162,15 +156,12 @@ class Synthesis(nn.Module):
         `scale` `[B, C, 1, 1]` divides the latent before the convolutional path.
         """
         hidden = self.head(y / scale)
-        for block in self.coarse:
-            hidden = block(hidden, u)
+        hidden = self.coarse(hidden, u)
         hidden = self.shuffle2(self.up8(hidden))
-        for block in self.middle:
-            hidden = block(hidden, u)
+        hidden = self.middle(hidden, u)
         linear = self.linear(y)
         hidden = self.shuffle2(self.up4(hidden)) + self.stem(self.unshuffle(linear))
-        for block in self.fine:
-            hidden = block(hidden, u)
+        hidden = self.fine(hidden, u)
         correction = self.shuffle4(self.tail(hidden)).float()
         # errors of pixels fall about as fast as this with the quality, by 17 dB over its range
         result: Tensor = linear + _UNIT * torch.exp(-2 * u)[:, None, None, None] * correction

@@ -24,6 +24,7 @@ from diveqcodec.model import DvqModel, ModelConfig
 VERSION = 1
 # What configurations of the first weights do not say.
 _FIRST = {"transform": "block", "magnitudes": False, "pyramid_slices": 0}
+_SMALL = 8192  # tensors up to this many elements stay float32
 KEY = "diveq"  # of the metadata
 NETWORKS, EXACT, TRAINING = "networks.", "exact.", "training."
 
@@ -100,6 +101,13 @@ def read_config(path: Path, info: dict[str, Any]) -> ModelConfig:
         return from_dict(ModelConfig, _FIRST | info["config"])
     except (ConfigError, TypeError, KeyError) as error:
         raise ModelError(f"{path}: {error}") from error
+
+
+def compact(name: str, value: Tensor) -> Tensor:
+    """Large tensors in half precision to be stored; the linear transform stays as it is."""
+    if value.numel() <= _SMALL or ".klt." in name or not value.is_floating_point():
+        return value
+    return value.half()
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

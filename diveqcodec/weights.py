@@ -33,6 +33,7 @@ from diveqcodec.weightfile import (
     NETWORKS,
     TRAINING,
     VERSION,
+    compact,
     load_for_training,
     part,
     read_config,
@@ -50,7 +51,6 @@ __all__ = [
     "save",
 ]
 _LARGEST_POINT = 1 << 20  # of codewords and lattice basis: escaped sums stay far below 2^53
-_SMALL = 8192  # tensors up to this many elements stay float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def save(model: DvqModel, path: Path, provenance: dict[str, Any]) -> bytes:
     tensors = {EXACT + k: v.contiguous() for k, v in integers(model).items()}
     for name, value in model.state_dict().items():
         prefix = NETWORKS if name in networks else TRAINING
-        tensors[prefix + name] = _compact(name, value.detach().cpu()).contiguous()
+        tensors[prefix + name] = compact(name, value.detach().cpu()).contiguous()
     config = to_dict(model.config)
     model_id = identify(tensors, config)
     info = {"version": VERSION, "id": model_id.hex(), "config": config, "provenance": provenance}
@@ -166,13 +166,6 @@ def identify(tensors: dict[str, Tensor], config: dict[str, Any]) -> bytes:
         digest.update(f"\n{name} {value.dtype} {list(value.shape)}\n".encode())
         digest.update(value.flatten().view(torch.uint8).numpy().data)
     return digest.digest()[:8]
-
-
-def _compact(name: str, value: Tensor) -> Tensor:
-    """Half precision for the large tensors of the networks; the linear transform stays as it is."""
-    if value.numel() <= _SMALL or ".klt." in name or not value.is_floating_point():
-        return value
-    return value.half()
 
 
 def _layer(exact: dict[str, Tensor], name: str, cell: float, shapes: int) -> CodingLayer:

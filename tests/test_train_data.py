@@ -206,3 +206,12 @@ def test_lapped_components_are_those_of_pre_filtered_pictures() -> None:
     rows, _, _ = data.principal_components(pictures, 4, seed=0, lapped=True, patches=200)
     wanted = pattern.expand(3, 16, 16).flatten()
     assert float((rows[0].flatten() @ wanted / wanted.norm()).abs()) > 0.999
+
+
+def test_no_more_pictures_are_read_than_are_wanted(tmp_path: Path) -> None:
+    draw_pictures(tmp_path, 5)
+    (tmp_path / "picture-03.png").write_bytes(b"never looked at")
+    loaded = data.load(tmp_path, 64, CPU, limit=3)
+    assert loaded.names == [f"picture-0{number}.png" for number in range(3)]
+    assert not loaded.skipped
+    assert len(data.load(tmp_path, 64, CPU).names) == 4

@@ -17,13 +17,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from diveqcodec.errors import TrainingError
-from diveqcodec.weightfile import part
+from diveqcodec.weightfile import compact, part
 
 PARTS = "weights-*-of-*.safetensors"  # names of what `save_parts` writes
 _KEY = "diveq"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _INFO = {"step": int, "config": dict, "history": list}  # what every checkpoint says of itself
-_SMALL = 8192  # tensors up to this many elements stay float32 in parts of weights
 
 
 def save(
@@ -113,8 +112,7 @@ def save_parts(
     parts: list[dict[str, Tensor]] = [{}]
     room = limit
     for name, value in tensors.items():
-        is_kept = value.numel() <= _SMALL or ".klt." in name or not value.is_floating_point()
-        value = value if is_kept else value.half()
+        value = compact(name, value)
         size = value.numel() * value.element_size() + 512  # and its entry in the header
         if size > room - 65536 and parts[-1]:
             parts.append({})

@@ -81,7 +81,13 @@ def find(folder: Path) -> list[Path]:
     return files
 
 
-def load(folder: Path, minimum: int, device: torch.device, long_side: int = 0) -> Pictures:
+def load(
+    folder: Path,
+    minimum: int,
+    device: torch.device,
+    long_side: int = 0,
+    limit: int | None = None,
+) -> Pictures:
     """Decode every picture below `folder` that is at least `minimum` pixels on both sides.
 
     Args:
@@ -89,12 +95,18 @@ def load(folder: Path, minimum: int, device: torch.device, long_side: int = 0) -
         minimum: pixels of the shorter side.
         device: where the pixels are kept.
         long_side: see `read`.
+        limit: so many usable pictures are enough; the rest is not looked at.
 
     Raises:
         TrainingError: nothing can be used; names the first reasons.
     """
-    names, tensors, skipped, largest = [], [], [], 0
+    names: list[str] = []
+    tensors: list[Tensor] = []
+    skipped: list[str] = []
+    largest = 0
     for path in find(folder):
+        if len(names) == limit:
+            break
         name = path.relative_to(folder).as_posix()
         try:
             pixels = read(path, name, minimum, long_side)

@@ -90,7 +90,9 @@ def export(
         ModelError: the file cannot be written, or does not read back.
     """
     model, info = load_averaged(run)
-    pictures = None if check is None else data.load(check, 64, torch.device("cpu"))
+    pictures = None
+    if check is not None:
+        pictures = data.load(check, 64, torch.device("cpu"), limit=limit)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -103,7 +105,7 @@ def export(
         weights.save(model, temporary, origin)
         coding = weights.load(temporary)  # proves that it reads back
         if check is not None and pictures is not None:
-            crops = [_crop(tensor) for tensor in pictures.tensors[:limit]]
+            crops = [_crop(tensor) for tensor in pictures.tensors]
             count = len(crops)
             codec = Codec(coding, networks=torch.float32)
             checks = tuple(compare(model, codec, crops, quality) for quality in _QUALITIES)
