@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from diveqcodec.fixedprior import ACTIVATION_BITS, LATENT_BOUND
+from diveqcodec.fixedprior import _log_magnitude as exact_log_magnitude
 from diveqcodec.model import DvqModel
 from diveqcodec.passes import passes_of
-from diveqcodec.prior import as_grid, as_rows, log_gain_of
+from diveqcodec.prior import as_grid, as_rows, log_gain_of, log_magnitude
 from diveqcodec.quantize.rate_aware import Classes
-from diveqcodec.quantize.search import RATE
+from diveqcodec.quantize.search import GRID, RATE
 from tests.test_passes import order as order_of_passes
 from tests.tiny import TINY
 
@@ -89,3 +91,20 @@ def test_rows_and_grids_are_inverse() -> None:
 def test_gain_of_a_trade_off() -> None:
     """The design's example: lambda .0067 gives a gain of 2.05."""
     assert float(torch.tensor(log_gain_of(0.0067, RATE)).exp()) == pytest.approx(2.05, abs=0.01)
+
+
+@pytest.mark.parametrize("group", [2, 4])
+def test_log_magnitudes_are_what_the_exact_prior_computes(group: int) -> None:
+    """To a rounding; a smooth logarithm would be off by 0.086 between powers of two."""
+    random = torch.Generator().manual_seed(0)
+    scale = 2.0 ** torch.randint(0, 22, (4000, 1), generator=random)
+    coded = (torch.randn(4000, 3 * group, generator=random) * scale).round()
+    coded = coded.clamp(-LATENT_BOUND, LATENT_BOUND)
+    floats = log_magnitude(coded / GRID, group)
+    exact = exact_log_magnitude(coded.double(), group) / 2**ACTIVATION_BITS
+    torch.testing.assert_close(floats.double(), exact, atol=2e-4, rtol=1e-6)
+    assert log_magnitude(torch.tensor([[0.0, 0.0], [-1.0, 0.0], [1.5, -0.5]]), 2).tolist() == [
+        [0],
+        [1],
+        [1.5],
+    ]

@@ -254,6 +254,15 @@ def test_not_a_number_stops_and_keeps_the_last_good_checkpoint(
     assert train.run(config, dataset, folder, resume=True).is_finished
 
 
+def test_a_loss_that_is_not_a_number_stops_though_its_gradient_is_one(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = loss.balanced
+    monkeypatch.setattr(loop, "balanced", lambda *a: real(*a) + float("nan"))
+    with pytest.raises(TrainingError, match="step 0: loss or gradient is not a number"):
+        train.run(tiny_config(4), dataset, tmp_path / "run")
+
+
 def test_not_a_number_before_the_first_checkpoint_promises_none(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
