@@ -23,6 +23,7 @@ from diveqcodec.entropy import Decoder, Encoder
 from diveqcodec.errors import ConfigError, ModelError
 from diveqcodec.fixedprior import GRID_BITS
 from diveqcodec.image import Picture
+from diveqcodec.layers import fast_dtype
 from diveqcodec.model import GAIN_STEPS, HYPER_STRIDE, STRIDE, pad_to
 from diveqcodec.quantize.search import RATE
 from diveqcodec.tilecoder import Source, Tally, TileCoder, check_crc
@@ -261,16 +262,6 @@ def gain_index(quality: float) -> int:
     if not 1 <= quality <= 100:
         raise ConfigError(f"quality {quality:g}: must be from 1 to 100")
     return round((quality - 1) / 99 * GAIN_STEPS)
-
-
-def fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware multiplies it fast, else float32."""
-    if device.type == "cuda":
-        return torch.bfloat16
-    # Not public: a torch without these questions gets float32, which is only slower.
-    features = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    is_fast = any(getattr(torch.cpu, feature, bool)() for feature in features)
-    return torch.bfloat16 if device.type == "cpu" and is_fast else torch.float32
 
 
 def _as_rows(grid: Tensor) -> Tensor:

@@ -119,6 +119,16 @@ class HyperAnalysis(nn.Module):
         return result
 
 
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it fast, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16
+    # Not public: a torch without these questions gets float32, which is only slower.
+    features = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    is_fast = any(getattr(torch.cpu, feature, bool)() for feature in features)
+    return torch.bfloat16 if device.type == "cpu" and is_fast else torch.float32
+
+
 def zeroed(layer: Convolution) -> Convolution:
     """The same layer with weights and bias zero: what it corrects starts uncorrected."""
     nn.init.zeros_(layer.weight)

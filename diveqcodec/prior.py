@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diveqcodec.layers import GainTable, zeroed
+from diveqcodec.layers import GainTable, fast_dtype, zeroed
 from diveqcodec.passes import of_batch, passes_of, taps_of
 from diveqcodec.quantize.rate_aware import Classes, clamp_classes
 from diveqcodec.quantize.tables import SIGMA_RANGE, size_class
@@ -169,11 +169,12 @@ class SliceNet(nn.Module):
         return odd.transpose(1, 2).flatten(1), self.second_pass
 
     def _fast(self, x: Tensor) -> AbstractContextManager[None]:
-        """Convolutions of training in bfloat16, several times faster; validation as exported.
+        """Convolutions of training in bfloat16 where that is faster; validation as exported.
 
         Not where latents are large: a mean of 100 cells would be off by a quarter of one.
         """
         is_fast = self.training and not self.is_large
+        is_fast = is_fast and fast_dtype(x.device) == torch.bfloat16
         return torch.autocast(x.device.type, torch.bfloat16, enabled=is_fast)
 
     def head(self, pre: Tensor) -> Tensor:

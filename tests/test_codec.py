@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from diveqcodec import alpha, bitstream
-from diveqcodec.codec import Codec, fast_dtype, gain_index
+from diveqcodec.codec import Codec, gain_index
 from diveqcodec.errors import ConfigError, DamagedError, ModelError
 from diveqcodec.fixedprior import GRID_BITS
 from diveqcodec.image import Picture
+from diveqcodec.layers import fast_dtype
 from diveqcodec.weights import CodingModel
 from tests.coders import decoded_tiles
 from tests.tiny import drawn, picture_of

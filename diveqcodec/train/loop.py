@@ -23,6 +23,7 @@ from torch import Tensor
 
 from diveqcodec.config import to_dict
 from diveqcodec.errors import TrainingError
+from diveqcodec.layers import fast_dtype
 from diveqcodec.model import DvqModel, Output, TrainingRules
 from diveqcodec.quantize.replacement import replace_unused
 from diveqcodec.quantize.tables import Layer
@@ -330,8 +331,9 @@ class Trainer:
 
 
 def forward(model: DvqModel, x: Tensor, lam: Tensor) -> Output:
-    """Code `x` `[B, 3, H, W]` at trade-offs `[B]`, the float networks in bfloat16."""
+    """Code `x` `[B, 3, H, W]` at trade-offs `[B]`, the networks in bfloat16 if that is fast."""
     x = x.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(x.device.type, torch.bfloat16):
+    dtype = fast_dtype(x.device)
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
         output: Output = model(x, lam)
     return output

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from diveqcodec.layers import fast_dtype
 from diveqcodec.model import DvqModel
 from diveqcodec.train.config import TrainConfig
 from diveqcodec.train.data import Pictures
@@ -79,7 +80,8 @@ class Validation:
         kind = self.config.loss.distortion
         x = (crop.float() / 255)[None].contiguous(memory_format=torch.channels_last)
         weights = torch.full((1,), lam, device=x.device)
-        with torch.autocast(x.device.type, torch.bfloat16):
+        dtype = fast_dtype(x.device)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
             output = model(x, weights)
         x_hat = output.x_hat.float().clamp(0, 1)
         pixels = x.shape[2] * x.shape[3]
