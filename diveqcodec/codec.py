@@ -24,13 +24,12 @@ from diveqcodec.errors import ConfigError, ModelError
 from diveqcodec.fixedprior import GRID_BITS
 from diveqcodec.image import Picture
 from diveqcodec.layers import fast_dtype
-from diveqcodec.model import GAIN_STEPS, HYPER_STRIDE, STRIDE, pad_to
-from diveqcodec.quantize.search import RATE
+from diveqcodec.model import STRIDE, pad_to
+from diveqcodec.quality import DEFAULT_QUALITY, RATE, gain_index
 from diveqcodec.tilecoder import Source, Tally, TileCoder, check_crc
 from diveqcodec.weights import CodingModel
 
 EFFORTS = {1: 0.0, 5: RATE}  # effort -> multiplier of the bits in the assignment
-DEFAULT_QUALITY = 50.0
 DEFAULT_EFFORT = 5
 
 
@@ -199,7 +198,7 @@ class Codec:
             torch.cuda.synchronize(self.device)
 
     def _bin(self, gain: int) -> int:
-        return gain * self.model.config.quality_bins >> 16
+        return self.model.config.scale.bin(gain)
 
     def _window(self, tile: bitstream.Tile, rows: int, columns: int) -> _Window:
         top, left = tile.y // STRIDE, tile.x // STRIDE
@@ -214,7 +213,7 @@ class Codec:
         return _Window(top, left, height, width, outer)
 
     def _source(self, picture: Picture, window: _Window, gain: int, rate: float) -> Source:
-        """Run analysis and hyper analysis for a tile."""
+        """Run the analysis for a tile."""
         top, left, bottom, right = (side * STRIDE for side in window.outer)
         seen = picture.pixels[top:bottom, left:right].copy()  # torch wants to own what it reads
         if picture.alpha is not None:
@@ -228,11 +227,7 @@ class Codec:
             y = transforms.encode_latent(x, log_gain)
             rows, columns = window.inner
             y = y[:, :, rows, columns]
-            z = None
-            if transforms.hyper_analysis is not None:
-                padded = pad_to(y, HYPER_STRIDE)
-                z = transforms.hyper_analysis(padded, transforms.position(log_gain))
-        return Source(_as_rows(y), None if z is None else _as_rows(z), rate)
+        return Source(_as_rows(y), rate)
 
     def _pixels(self, latent: Tensor, window: _Window, gain: int) -> Tensor:
         """Run synthesis for a tile: float `[h * 16, w * 16, 3]`, nominally in [0, 255]."""
@@ -245,23 +240,11 @@ class Codec:
         return x[0, :, rows, columns].permute(1, 2, 0) * 255
 
     def _log_gain(self, gain: int) -> Tensor:
-        low, high = self.model.config.log_gain_range()
-        return torch.tensor([low + (high - low) * gain / GAIN_STEPS], device=self.device)
+        return torch.tensor([self.model.config.scale.log_gain(gain)], device=self.device)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         enabled = self.networks != torch.float32
         return torch.autocast(self.device.type, self.networks, enabled=enabled)
-
-
-def gain_index(quality: float) -> int:
-    """The gain index of a quality: 1 ... 100 spread evenly over the log of the trade-off.
-
-    Raises:
-        ConfigError: the quality is not in 1 ... 100.
-    """
-    if not 1 <= quality <= 100:
-        raise ConfigError(f"quality {quality:g}: must be from 1 to 100")
-    return round((quality - 1) / 99 * GAIN_STEPS)
 
 
 def _as_rows(grid: Tensor) -> Tensor:

@@ -9,13 +9,13 @@ Knows nothing of files (see `weights`).
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diveqcodec.entropy import normalise
 from diveqcodec.fixedprior import ACTIVATION_BITS, GRID_BITS, UNIT_BITS
-from diveqcodec.layers import bias_of
 from diveqcodec.model import DvqModel
-from diveqcodec.prior import PriorConfig, SliceNet
+from diveqcodec.prior import SliceNet
+from diveqcodec.priorlayers import PriorLayer, layers_of
 from diveqcodec.quantize.search import GRID, integer_basis
 from diveqcodec.quantize.tables import Layer
 
@@ -31,9 +31,6 @@ def integers(model: DvqModel) -> dict[str, Tensor]:
         numbers[f"{name}.codewords"] = (layer.codewords() * GRID).round().to(torch.int32)
         numbers[f"{name}.basis"] = integer_basis(layer.dim, layer.cell).to(torch.int32)
         numbers[f"{name}.frequencies"] = _frequencies(layer)
-    if model.hyper_quantizer is not None:
-        classes = model.hyper_classes(model.position(_bin_centres(model)))
-        numbers["hyper.classes"] = classes.round().to(torch.int32)  # [bins, groups]
     return numbers
 
 
@@ -43,79 +40,53 @@ def _frequencies(layer: Layer) -> Tensor:
     return torch.from_numpy(normalise(probabilities.cpu().numpy()).astype("int32"))
 
 
-def _bin_centres(model: DvqModel) -> Tensor:
-    low, high = model.config.log_gain_range()
-    bins = model.config.quality_bins
-    return low + (high - low) * (torch.arange(bins, dtype=torch.float32) + 0.5) / bins
-
-
 def _prior(model: DvqModel) -> dict[str, Tensor]:
-    prior, config = model.prior, model.prior.config
+    prior, config = model.prior, model.config
     numbers: dict[str, Tensor] = {}
-    if prior.synthesis is not None:
-        for name in ("first", "second", "third"):
-            _linear(numbers, f"synthesis.{name}", getattr(prior.synthesis, name))
-    centres = _bin_centres(model)
+    bins = torch.arange(config.quality_bins, dtype=torch.float32)
+    centres = config.scale.centre(bins)
     scale = torch.exp(centres.double())[:, None] * model.sigma.double().cpu()  # [bins, C]
     numbers["unit"] = (scale * 2**UNIT_BITS).round().long()
     numbers["normalise"] = (2**UNIT_BITS / scale).round().long()
+    position = config.scale.position(centres)
     offsets = []
-    for s, module in enumerate(prior.nets):
-        assert isinstance(module, SliceNet)
-        _slice_net(numbers, config, s, module, model.position(centres))
-        start = config.start(s)
-        part = scale[:, start : start + config.slices[s] * config.group].float()
-        offsets.append(prior.class_offset(part))
+    for s, net in enumerate(prior.nets):
+        assert isinstance(net, SliceNet)
+        layers = [layer for layer in layers_of(config) if layer.s == s]
+        numbers |= _slice_net(layers, net, position)
+        offsets.append(prior.class_offset(scale[:, config.part(s)].float()))
     one = 2**ACTIVATION_BITS
     numbers["offset"] = (torch.cat(offsets, dim=1) * one).round().long()
     numbers["coarse_offset"] = torch.tensor([round(config.coarse_offset * one)])
     return numbers
 
 
-def _slice_net(
-    numbers: dict[str, Tensor], config: PriorConfig, s: int, net: SliceNet, u: Tensor
-) -> None:
+def _slice_net(layers: list[PriorLayer], net: SliceNet, position: Tensor) -> dict[str, Tensor]:
     """The first layer's parts share a grid, since their sums are rounded only together."""
-    passes = range(1, len(config.taps(s)))
-    contexts = [net.context_layer(number) for number in passes]
-    parts = {
-        config.context_name(s, number): weight.cpu().double()
-        for number, (weight, _) in zip(passes, contexts, strict=True)
+    numbers: dict[str, Tensor] = {}
+    floats = {
+        name: (weight.cpu().double(), None if bias is None else bias.cpu().double())
+        for name, (weight, bias) in net.matrices().items()
     }
-    if net.hyper is not None:
-        parts[f"{s}.hyper"] = net.hyper.weight.cpu().double().flatten(1)
-    if net.earlier is not None:
-        # taps before channels: the order in which the exact prior gathers its windows
-        earlier = net.earlier.weight.cpu().double().flatten(2)
-        parts[f"{s}.earlier"] = earlier.transpose(1, 2).flatten(1)
-    bits = _fraction_bits(torch.cat(list(parts.values()), dim=1))
-    for name, weight in parts.items():
-        numbers[f"{name}.weight"] = _on_grid(weight, bits).to(torch.int16)
-    fraction = bits + ACTIVATION_BITS
-    quality = net.quality(u.to(net.quality.weight.device)).cpu().double()
-    if net.hyper is not None:
-        quality = quality + bias_of(net.hyper).cpu().double()
+    s = layers[0].s
+    summed = [layer for layer in layers if layer.role != "head"]
+    shared = _fraction_bits(torch.cat([floats[layer.name][0] for layer in summed], dim=1))
+    for layer in layers:
+        weight, bias = floats[layer.name]
+        bits = shared if layer in summed else _fraction_bits(weight)
+        numbers[f"{layer.key}.weight"] = _on_grid(weight, bits).to(torch.int16)
+        if layer.role == "head":
+            assert bias is not None
+            numbers[f"{layer.key}.bias"] = torch.ldexp(bias, bits + ACTIVATION_BITS).round().long()
+            numbers[f"{layer.key}.shift"] = bits.to(torch.int8)
+    fraction = shared + ACTIVATION_BITS
+    quality = net.quality(position.to(net.quality.weight.device)).cpu().double()
     numbers[f"{s}.quality"] = torch.ldexp(quality, fraction).round().long()
-    biases = torch.stack([bias.cpu().double() for _, bias in contexts])
-    biases = torch.ldexp(biases, fraction).round().long()  # [passes - 1, width]
-    numbers[f"{s}.second_pass"] = biases if config.levels(s) else biases[0]
-    numbers[f"{s}.pre.shift"] = bits.to(torch.int8)
-    _linear(numbers, f"{s}.hidden", net.hidden)
-    _linear(numbers, f"{s}.out", net.out)
-
-
-def _linear(numbers: dict[str, Tensor], name: str, layer: nn.Linear | nn.Conv2d) -> None:
-    weight = layer.weight.detach().cpu().double()
-    if weight.ndim == 4:
-        weight = weight.flatten(2).transpose(1, 2)
-    weight = weight.flatten(1)
-    bits = _fraction_bits(weight)
-    numbers[f"{name}.weight"] = _on_grid(weight, bits).to(torch.int16)
-    bias = layer.bias
-    assert bias is not None
-    exact = torch.ldexp(bias.detach().cpu().double(), bits + ACTIVATION_BITS)
-    numbers[f"{name}.bias"] = exact.round().long()
-    numbers[f"{name}.shift"] = bits.to(torch.int8)
+    biases = [floats[layer.name][1] for layer in layers if layer.role == "context"]
+    passes = torch.stack([bias for bias in biases if bias is not None])
+    numbers[f"{s}.passes"] = torch.ldexp(passes, fraction).round().long()  # [passes - 1, width]
+    numbers[f"{s}.pre.shift"] = shared.to(torch.int8)
+    return numbers
 
 
 def _fraction_bits(weight: Tensor) -> Tensor:

@@ -14,17 +14,17 @@ Knows nothing of training, of how residuals are searched, or of bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from diveqcodec.errors import ModelError
+from diveqcodec.modelconfig import ModelConfig
 from diveqcodec.passes import passes_of
-from diveqcodec.prior import ACTIVATION_BOUND, INPUT_BOUND, PriorConfig
+from diveqcodec.priorlayers import ACTIVATION_BOUND, INPUT_BOUND, PriorLayer, layers_of
 from diveqcodec.quantize.search import GRID
 
 ACTIVATION_BITS = 12  # activations are multiples of 2^-12
@@ -33,8 +33,9 @@ GRID_BITS = 8
 LATENT_BOUND = float(1 << 24)  # of a latent, in units of 2^-8 cells
 # Hence a log magnitude of four of them is at most 18.01: below the bound of inputs.
 
-_ACTIVATION_LIMIT = ACTIVATION_BOUND * 2**ACTIVATION_BITS
-_INPUT_LIMIT = INPUT_BOUND * 2**ACTIVATION_BITS
+_ONE = 2.0**ACTIVATION_BITS
+_ACTIVATION_LIMIT = ACTIVATION_BOUND * _ONE
+_INPUT_LIMIT = INPUT_BOUND * _ONE
 _EXACT = float(1 << 53)
 _CPU = torch.device("cpu")
 
@@ -54,8 +55,24 @@ class GroupRows:
     coarse_skipped: Tensor | None
 
 
-# (slice, pass, positions [M], means [M, c] in 2^-8 cells, rows) -> ŷ [M, c] in 2^-8 cells
-Code = Callable[[int, int, Tensor, Tensor, GroupRows], Tensor]
+class SliceCoder(Protocol):
+    """What codes the slices of a tile while `FixedPrior.walk` goes through them."""
+
+    def is_coded(self, s: int) -> bool:
+        """Whether slice `s`, an optional one, is coded; called before its passes."""
+
+    def code(self, s: int, places: Tensor, mean: Tensor, rows: GroupRows) -> Tensor:
+        """Code one pass.
+
+        Args:
+            s: number of the slice.
+            places: int64 `[M]`, its positions in raster order.
+            mean: `[M, c]` in 2^-8 cells.
+            rows: classes of its groups.
+
+        Returns:
+            ŷ `[M, c]` in 2^-8 cells.
+        """
 
 
 class FixedPrior:
@@ -69,7 +86,7 @@ class FixedPrior:
         ModelError: a number is missing or has another shape, or a sum would not be exact.
     """
 
-    def __init__(self, config: PriorConfig, tensors: dict[str, Tensor]) -> None:
+    def __init__(self, config: ModelConfig, tensors: dict[str, Tensor]) -> None:
         _check_shapes(config, tensors)
         self.config = config
         self._numbers = {k: v.to(torch.float64) for k, v in tensors.items()}
@@ -81,39 +98,32 @@ class FixedPrior:
         }
         self._check_bounds()
         self._matrices = {
-            name.removesuffix(".weight"): value.flatten(1).T.contiguous()
-            for name, value in self._numbers.items()
-            if name.endswith(".weight")
+            layer.key: self._numbers[f"{layer.key}.weight"].T.contiguous()
+            for layer in layers_of(config)
         }
 
-    def walk(
-        self, z_hat: Tensor | None, quality_bin: int, size: tuple[int, int], code: Code
-    ) -> Tensor:
+    def walk(self, quality_bin: int, size: tuple[int, int], coder: SliceCoder) -> Tensor:
         """Predict and code a tile slice by slice, pass by pass.
 
         Args:
-            z_hat: integers `[hz, wz, Cz]` in units of 2^-8 cells, if the model has a hyper latent.
             quality_bin: 0 ... quality_bins - 1.
-            size: rows and columns (h, w) of the latent, at most (4 hz, 4 wz).
-            code: called for every slice and pass in coding order.
+            size: rows and columns (h, w) of the latent.
+            coder: called for every slice and pass in coding order.
 
         Returns:
             ŷ `[h, w, C]` in units of 2^-8 cells, float64.
         """
         config = self.config
         height, width = size
-        features = None
-        if z_hat is not None:
-            features = self.hyper_synthesis(z_hat)[:height, :width].reshape(height * width, -1)
-        channels = sum(config.slices) * config.group
-        y_hat = torch.zeros(height * width, channels, dtype=torch.float64)
+        y_hat = torch.zeros(height * width, config.channels, dtype=torch.float64)
         # What is known of every position, with a border of one for the 3x3 windows.
         inputs = config.inputs_before(len(config.slices))
         known = torch.zeros(height + 2, width + 2, inputs, dtype=torch.float64)
         for s in range(len(config.slices)):
-            start, before = config.start(s), config.inputs_before(s)
-            part = slice(start, start + config.slices[s] * config.group)
-            base = self._base(s, features, known[:, :, :before], quality_bin)
+            if config.is_optional(s) and not coder.is_coded(s):
+                continue
+            part, before = config.part(s), config.inputs_before(s)
+            base = self._base(s, known[:, :, :before], quality_bin)
             # This slice, with a row of zeros for positions outside.
             seen = torch.zeros(height * width + 1, config.inputs(s), dtype=torch.float64)
             unit = self._numbers["normalise"][quality_bin, part]
@@ -125,50 +135,28 @@ class FixedPrior:
                 if number:
                     pre = pre + self._context(s, number, seen[one.neighbours].flatten(1))
                 mean, rows = self._head(s, pre, quality_bin)
-                coded = code(s, number, one.places, mean, rows)
+                coded = coder.code(s, one.places, mean, rows)
                 coded = coded.clamp(-LATENT_BOUND, LATENT_BOUND)
                 y_hat[one.places, part] = coded
                 seen[one.places] = self._seen(coded, unit)
             grid = seen[:-1].view(height, width, -1)
             known[1:-1, 1:-1, before : before + config.inputs(s)] = grid
-        return y_hat.view(height, width, channels)
+        return y_hat.view(height, width, -1)
 
-    def hyper_synthesis(self, z_hat: Tensor) -> Tensor:
-        """Integers `[hz, wz, Cz]` (2^-8 cells) to features `[4 hz, 4 wz, F]` (2^-12)."""
-        hidden = z_hat * 2.0 ** (ACTIVATION_BITS - GRID_BITS)
-        hidden = hidden.clamp(-_ACTIVATION_LIMIT, _ACTIVATION_LIMIT)
-        for name in ("synthesis.first", "synthesis.second", "synthesis.third"):
-            height, width, _ = hidden.shape
-            padded = functional.pad(hidden, (0, 0, 1, 1, 1, 1))
-            out = self._sum(name, _windows(padded))
-            hidden = self._finish(name, out).clamp(0, _ACTIVATION_LIMIT).view(height, width, -1)
-            if name != "synthesis.first":
-                hidden = _shuffle(hidden)
-        return hidden
-
-    def _base(self, s: int, features: Tensor | None, earlier: Tensor, quality_bin: int) -> Tensor:
+    def _base(self, s: int, earlier: Tensor, quality_bin: int) -> Tensor:
         """What all passes share, `[h * w, width]`, sums not yet rounded."""
         height, width = earlier.shape[0] - 2, earlier.shape[1] - 2
         total = self._numbers[f"{s}.quality"][quality_bin].expand(height * width, -1)
-        if features is not None:
-            total = total + features @ self._matrices[f"{s}.hyper"]
-        if s:
-            total = total + self._sum(f"{s}.earlier", _windows(earlier))
-        return total
+        return total + self._sum(f"{s}.earlier", _windows(earlier)) if s else total
 
     def _context(self, s: int, number: int, window: Tensor) -> Tensor:
         """What the slice itself tells pass `number`: rows of neighbours `[M, T * inputs]`."""
-        name = self.config.context_name(s, number)
-        bias = self._numbers[f"{s}.second_pass"]
-        total = self._sum(name, window)
-        return total + (bias[number - 1] if self.config.levels(s) else bias)
+        return self._sum(f"{s}.current.{number}", window) + self._numbers[f"{s}.passes"][number - 1]
 
     def _seen(self, coded: Tensor, unit: Tensor) -> Tensor:
         """What the networks see of coded latents `[M, c]`: normalised, and log magnitudes."""
         normal = _shift(coded * unit, GRID_BITS + UNIT_BITS - ACTIVATION_BITS)
         normal = normal.clamp(-_INPUT_LIMIT, _INPUT_LIMIT)
-        if not self.config.magnitudes:
-            return normal
         return torch.cat([normal, _log_magnitude(coded, self.config.group)], dim=1)
 
     def _head(self, s: int, pre: Tensor, quality_bin: int) -> tuple[Tensor, GroupRows]:
@@ -178,16 +166,16 @@ class FixedPrior:
         pre = pre.clamp(-_ACTIVATION_LIMIT, _ACTIVATION_LIMIT)
         hidden = self._finish(f"{s}.hidden", self._sum(f"{s}.hidden", pre.clamp(min=0)))
         hidden = hidden.clamp(0, _ACTIVATION_LIMIT)
-        joined = torch.cat([hidden, pre[:, : config.linear]], dim=1)
+        joined = torch.cat([hidden, pre[:, : config.prior_linear]], dim=1)
         out = self._finish(f"{s}.out", self._sum(f"{s}.out", joined))
         out = out.clamp(-_ACTIVATION_LIMIT, _ACTIVATION_LIMIT)
         groups, d = config.slices[s], config.group
-        start = config.start(s)
-        unit = self._numbers["unit"][quality_bin, start : start + groups * d]
+        part = config.part(s)
+        unit = self._numbers["unit"][quality_bin, part]
         mean = _shift(out[:, : groups * d] * unit, ACTIVATION_BITS + UNIT_BITS - GRID_BITS)
         mean = mean.clamp(-LATENT_BOUND, LATENT_BOUND)
         rest = out[:, groups * d :].view(len(out), -1, groups)
-        offset = self._numbers["offset"][quality_bin, start // d : start // d + groups]
+        offset = self._numbers["offset"][quality_bin, part.start // d : part.stop // d]
         size = self._size(rest[:, 0] + offset)
         half = config.shapes // 2
         shape = (_shift(rest[:, 1], ACTIVATION_BITS) + half).clamp(0, config.shapes - 1)
@@ -214,80 +202,59 @@ class FixedPrior:
         Raises:
             ModelError: a sum could exceed 2^53.
         """
-        has_hyper = self.config.hyper_channels > 0
-        totals = {
-            name: self._magnitude(name, _ACTIVATION_LIMIT) + self._numbers[f"{name}.bias"].abs()
-            for name in ("synthesis.first", "synthesis.second", "synthesis.third")
-            if has_hyper
-        }
+        numbers = self._numbers
+        totals: dict[str, Tensor] = {}
         for s in range(len(self.config.slices)):
-            for name in (f"{s}.hidden", f"{s}.out"):
-                bias = self._numbers[f"{name}.bias"].abs()
-                totals[name] = self._magnitude(name, _ACTIVATION_LIMIT) + bias
-            total = self._numbers[f"{s}.quality"].abs().amax(0)
-            if has_hyper:
-                total = total + self._magnitude(f"{s}.hyper", _ACTIVATION_LIMIT)
-            bias = self._numbers[f"{s}.second_pass"].abs()
-            total = total + bias.view(-1, self.config.width).amax(0)
-            contexts = [
-                self._magnitude(self.config.context_name(s, number), _INPUT_LIMIT)
-                for number in range(1, len(self.config.taps(s)))
-            ]
-            total = total + torch.stack(contexts).amax(0)
-            if s:
-                total = total + self._magnitude(f"{s}.earlier", _INPUT_LIMIT)
-            totals[f"{s}.pre"] = total
-        totals["mean"] = self._numbers["unit"].abs() * _ACTIVATION_LIMIT
-        totals["normalise"] = self._numbers["normalise"].abs() * LATENT_BOUND
-        offset = self._numbers["offset"].abs().max() + self._numbers["coarse_offset"].abs()
+            passes = numbers[f"{s}.passes"].abs().amax(0)
+            totals[f"{s}.pre"] = numbers[f"{s}.quality"].abs().amax(0) + passes
+        contexts: dict[str, Tensor] = {}  # one at a time: the largest counts
+        for layer in layers_of(self.config):
+            most = self._magnitude(layer)
+            pre = f"{layer.s}.pre"
+            if layer.role == "head":
+                totals[layer.key] = most + numbers[f"{layer.key}.bias"].abs()
+            elif layer.role == "base":
+                totals[pre] = totals[pre] + most
+            else:
+                contexts[pre] = torch.maximum(contexts.get(pre, most), most)
+        for pre, most in contexts.items():
+            totals[pre] = totals[pre] + most
+        totals["mean"] = numbers["unit"].abs() * _ACTIVATION_LIMIT
+        totals["normalise"] = numbers["normalise"].abs() * LATENT_BOUND
+        offset = numbers["offset"].abs().max() + numbers["coarse_offset"].abs()
         totals["offset"] = offset + _ACTIVATION_LIMIT
         for name, total in totals.items():
             if float(total.max()) >= _EXACT:
                 raise ModelError(f"the prior's {name} can leave 2^53; it would not be exact")
 
-    def _magnitude(self, name: str, limit: float) -> Tensor:
+    def _magnitude(self, layer: PriorLayer) -> Tensor:
         """Largest possible sum of products of every output channel."""
-        return self._numbers[f"{name}.weight"].flatten(1).abs().sum(1) * limit
+        return self._numbers[f"{layer.key}.weight"].abs().sum(1) * (layer.bound * _ONE)
 
 
-def _check_shapes(config: PriorConfig, tensors: dict[str, Tensor]) -> None:
+def _check_shapes(config: ModelConfig, tensors: dict[str, Tensor]) -> None:
     """Refuse numbers that do not fit the configuration.
 
     Raises:
         ModelError: one is missing or has another shape.
     """
-    f, bins, channels = config.features, config.quality_bins, sum(config.slices) * config.group
+    bins, channels = config.quality_bins, config.channels
     shapes: dict[str, tuple[int, ...]] = {
         "unit": (bins, channels),
         "normalise": (bins, channels),
         "offset": (bins, channels // config.group),
         "coarse_offset": (1,),
     }
-
-    def linear(name: str, inputs: int, outputs: int) -> None:
-        shapes[f"{name}.weight"] = outputs, inputs
-        shapes[f"{name}.bias"] = shapes[f"{name}.shift"] = (outputs,)
-
-    if config.hyper_channels:
-        linear("synthesis.first", 9 * config.hyper_channels, f)
-        linear("synthesis.second", 9 * f, 4 * f)
-        linear("synthesis.third", 9 * f, 4 * f)
-    for s in range(len(config.slices)):
-        taps = config.taps(s)[1:]
-        if config.hyper_channels:
-            shapes[f"{s}.hyper.weight"] = config.width, f
-        for number, count in enumerate(taps, 1):
-            name = config.context_name(s, number)
-            shapes[f"{name}.weight"] = config.width, count * config.inputs(s)
-        if s:
-            shapes[f"{s}.earlier.weight"] = config.width, 9 * config.inputs_before(s)
-        shapes[f"{s}.quality"] = bins, config.width
-        shapes[f"{s}.pre.shift"] = (config.width,)
-        shapes[f"{s}.second_pass"] = (config.width,)
-        if config.levels(s):
-            shapes[f"{s}.second_pass"] = len(taps), config.width
-        linear(f"{s}.hidden", config.width, config.width2)
-        linear(f"{s}.out", config.width2 + config.linear, config.outputs(s))
+    passes = dict.fromkeys(range(len(config.slices)), 0)
+    for layer in layers_of(config):
+        shapes[f"{layer.key}.weight"] = layer.outputs, layer.inputs
+        if layer.role == "head":
+            shapes[f"{layer.key}.bias"] = shapes[f"{layer.key}.shift"] = (layer.outputs,)
+        passes[layer.s] += layer.role == "context"
+    for s, count in passes.items():
+        shapes[f"{s}.quality"] = bins, config.prior_width
+        shapes[f"{s}.passes"] = count, config.prior_width
+        shapes[f"{s}.pre.shift"] = (config.prior_width,)
     for name, shape in shapes.items():
         if name not in tensors:
             raise ModelError(f"the prior lacks {name}; export the model again")
@@ -309,13 +276,6 @@ def _log_magnitude(coded: Tensor, group: int) -> Tensor:
     total = coded.abs().view(len(coded), -1, group).sum(2) + float(GRID)
     mantissa, exponent = torch.frexp(total)
     return (exponent - GRID_BITS + (2 * mantissa - 2)).mul(2.0**ACTIVATION_BITS).round()
-
-
-def _shuffle(grid: Tensor) -> Tensor:
-    """`[h, w, 4 F]` to `[2 h, 2 w, F]`, as torch's pixel_shuffle orders channels."""
-    height, width, channels = grid.shape
-    parts = grid.view(height, width, channels // 4, 2, 2).permute(0, 3, 1, 4, 2)
-    return parts.reshape(2 * height, 2 * width, channels // 4)
 
 
 def _windows(padded: Tensor) -> Tensor:

@@ -100,25 +100,6 @@ def returning_clamp(x: Tensor, low: float, high: float) -> Tensor:
     return result
 
 
-class HyperAnalysis(nn.Module):
-    """Latent (in cells) to hyper latent at a quarter of its resolution. Float, encoder only."""
-
-    def __init__(self, channels: int, width: int, hyper_channels: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(channels, width, 3, padding=1)
-        self.film = GainTable(2 * width)
-        self.second = nn.Conv2d(width, width, 5, stride=2, padding=2)
-        self.third = nn.Conv2d(width, hyper_channels, 5, stride=2, padding=2)
-        self.act = nn.GELU(approximate="tanh")
-
-    def forward(self, y: Tensor, u: Tensor) -> Tensor:
-        """Map `y` `[B, C, h, w]` in cells, h and w multiples of 4, to `[B, Cz, h/4, w/4]`."""
-        hidden = modulate(self.first(torch.asinh(y)), self.film(u))
-        hidden = self.second(self.act(hidden))
-        result: Tensor = self.third(self.act(hidden)).float()
-        return result
-
-
 def fast_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the hardware multiplies it fast, else float32."""
     if device.type == "cuda":
@@ -141,16 +122,3 @@ def bias_of(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> Tensor:
     bias = layer.bias
     assert bias is not None
     return bias
-
-
-def patches(y: Tensor, layer: nn.ConvTranspose2d) -> Tensor:
-    """The transposed convolution `layer`, whose kernel is its stride, as one matrix product.
-
-    Its patches do not overlap; library kernels for it are several times slower on a CPU.
-    """
-    batch, channels, height, width = y.shape
-    _, colours, side, _ = layer.weight.shape
-    rows = y.permute(0, 2, 3, 1).reshape(-1, channels) @ layer.weight.flatten(1)
-    grid = rows.view(batch, height, width, colours, side, side).permute(0, 3, 1, 4, 2, 5)
-    x = grid.reshape(batch, colours, side * height, side * width)
-    return x + bias_of(layer)[:, None, None]

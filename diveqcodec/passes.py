@@ -78,14 +78,33 @@ def passes_of(
     return tuple(passes)
 
 
-def of_batch(one: Pass, batch: int, positions: int) -> Pass:
-    """The same pass of `batch` grids of `positions` positions each, numbered one after another."""
-    start = torch.arange(batch, device=one.places.device)[:, None] * positions
-    places = (start + one.places).flatten()
-    neighbours = start[:, :, None] + one.neighbours
-    is_outside = one.neighbours == positions
-    neighbours = neighbours.masked_fill(is_outside, batch * positions)
-    return Pass(places, neighbours.flatten(0, 1))
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The order in which the positions of a batch are coded.
+
+    `passes` number positions of all pictures, one picture after another; `places` int64 `[N]` are
+    all of theirs one pass after another, and `inverse` says where in it every position stands.
+    """
+
+    passes: tuple[Pass, ...]
+    places: Tensor
+    inverse: Tensor
+
+
+@lru_cache(maxsize=64)
+def order_of_batch(
+    height: int, width: int, levels: int, radius: int, batch: int, device: torch.device
+) -> Order:
+    """`passes_of` a grid for `batch` pictures together; a neighbour outside has the number N."""
+    positions = height * width
+    start = torch.arange(batch, device=device)[:, None] * positions
+    passes = []
+    for one in passes_of(height, width, levels, radius, device):
+        neighbours = start[:, :, None] + one.neighbours
+        neighbours = neighbours.masked_fill(one.neighbours == positions, batch * positions)
+        passes.append(Pass((start + one.places).flatten(), neighbours.flatten(0, 1)))
+    places = torch.cat([one.places for one in passes])
+    return Order(tuple(passes), places, places.argsort())
 
 
 def _steps(levels: int) -> list[tuple[int, str]]:

@@ -1,8 +1,7 @@
 """The context model of the indices, as it is trained (float).
 
 ```
-(ẑ ── hyper synthesis) ─────┐                      for slice s, for pass p (see `passes`):
- earlier slices ŷ (3x3) ────┤
+ earlier slices ŷ (3x3) ────┐                       for slice s, for pass p (see `passes`):
  this slice's earlier passes ┴─ u ─ ReLU ─ 1x1 ─ ReLU ─┐
                                └── linear part of u ──┴─ 1x1 ── means, size, shape, coarse of s
 ```
@@ -12,141 +11,75 @@ predicted does not depend on the quality asked for; beside them enter the log ma
 in cells. The size class gets the log of the gain as an integer-friendly offset. Every operation has
 an exact fixed-point counterpart in `fixedprior`.
 
-Knows nothing of how residuals are quantized (a callback does that), of images, or of bytes.
+Coding is sequential, learning is not: `Prior.walk` finds what is coded pass by pass, without
+gradients, and then looks at all positions of a slice once more, together, with what they had seen.
+
+Knows nothing of how residuals are quantized (a `Coder` does that), of images, or of bytes.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from diveqcodec.layers import GainTable, fast_dtype, zeroed
-from diveqcodec.passes import of_batch, passes_of, taps_of
+from diveqcodec.modelconfig import ModelConfig
+from diveqcodec.passes import Pass, order_of_batch, taps_of
+from diveqcodec.priorlayers import ACTIVATION_BOUND, INPUT_BOUND
 from diveqcodec.quantize.rate_aware import Classes, clamp_classes
-from diveqcodec.quantize.tables import SIGMA_RANGE, size_class
-
-ACTIVATION_BOUND = 128.0  # every activation is clamped to this magnitude
-INPUT_BOUND = 32.0  # normalised latents are clamped to this magnitude
-_WIDE_LIMIT = 32  # slices up to this many channels see a 5x5 window of themselves, others 3x3
+from diveqcodec.quantize.tables import size_class
 
 
-@dataclass(frozen=True, slots=True)
-class PriorConfig:
-    """Sizes of the context model; `slices` are groups of `group` channels each."""
+class Coder(Protocol):
+    """What `Prior.walk` asks of a quantizer. Rows are positions, `c` the channels of slice `s`."""
 
-    slices: tuple[int, ...]
-    group: int
-    coarse_slices: int  # the first so many slices have a coarse layer
-    hyper_channels: int
-    width: int  # of the first layer
-    width2: int  # of the second
-    linear: int  # units of the first layer that also go on without a ReLU
-    magnitudes: bool  # a log magnitude of every group goes in beside its normalised latents
-    pyramid_slices: int  # the first so many slices are coded from coarse to fine
-    pyramid_levels: int  # in so many doublings
-    features: int  # of the hyper synthesis
-    sizes: int
-    shapes: int
-    quality_bins: int
-    coarse_cell: float  # cell of the coarse layer, in cells
-    log_gain_range: tuple[float, float]  # of the lowest and the highest quality
+    def quantise(self, s: int, y: Tensor, mean: Tensor, classes: Classes) -> Tensor:
+        """Code rows `y` `[M, c]` in cells: ŷ. Called once a pass, without gradients."""
 
-    @property
-    def coarse_offset(self) -> float:
-        """By how many size classes the coarse layer sees a smaller deviation."""
-        return (self.sizes - 1) * math.log(self.coarse_cell) / math.log(SIGMA_RANGE)
+    def learn(self, s: int, y: Tensor, mean: Tensor, classes: Classes) -> tuple[Tensor, Tensor]:
+        """ŷ `[N, c]` and bits `[N]` with gradients: once a slice, rows in the order of coding."""
 
-    def outputs(self, s: int) -> int:
-        """Outputs of slice `s`: means, then size, shape and perhaps coarse size of every group."""
-        return self.slices[s] * (self.group + 2 + (s < self.coarse_slices))
+    def seen(self, s: int, y: Tensor, y_hat: Tensor) -> Tensor:
+        """ŷ as contexts see it: the same values, perhaps with gradients to `y`."""
 
-    def start(self, s: int) -> int:
-        """First channel of slice `s`."""
-        return sum(self.slices[:s]) * self.group
-
-    def inputs(self, s: int) -> int:
-        """What is known of a position once slice `s` is coded: latents, magnitudes of groups."""
-        return self.slices[s] * (self.group + self.magnitudes)
-
-    def inputs_before(self, s: int) -> int:
-        """The same of all slices before slice `s`."""
-        return sum(self.inputs(i) for i in range(s))
-
-    def radius(self, s: int) -> int:
-        """Radius of the window in which slice `s` sees itself."""
-        return 2 if self.slices[s] * self.group <= _WIDE_LIMIT else 1
-
-    def taps(self, s: int) -> list[int]:
-        """How many neighbours of its own slice the positions of every pass of slice `s` see."""
-        return taps_of(self.levels(s), self.radius(s))
-
-    def context_name(self, s: int, number: int) -> str:
-        """Name of the exact layer that pass `number` > 0 of slice `s` sees its own slice with."""
-        return f"{s}.current.{number}" if self.levels(s) else f"{s}.current"
-
-    def levels(self, s: int) -> int:
-        """Doublings from coarse to fine in slice `s`; 0 is a checkerboard."""
-        return self.pyramid_levels if s < self.pyramid_slices else 0
-
-
-# (slice, channels of the slice, y rows [M, c], means [M, c] in cells, classes) -> ŷ rows [M, c]
-Quantise = Callable[[int, Tensor, Tensor, Classes], Tensor]
-
-
-class HyperSynthesis(nn.Module):
-    """ẑ `[B, Cz, h/4, w/4]` to features `[B, F, h, w]`: two upsamplings by two."""
-
-    def __init__(self, hyper_channels: int, features: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(hyper_channels, features, 3, padding=1)
-        self.second = nn.Conv2d(features, 4 * features, 3, padding=1)
-        self.third = nn.Conv2d(features, 4 * features, 3, padding=1)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Map ẑ to features at four times its resolution."""
-        hidden = bounded_relu(self.first(z))
-        hidden = functional.pixel_shuffle(bounded_relu(self.second(hidden)), 2)
-        result: Tensor = functional.pixel_shuffle(bounded_relu(self.third(hidden)), 2)
-        return result
+    def is_coded(self, s: int, y: Tensor) -> Tensor:
+        """Which pictures code an optional slice: `y` `[B, h * w, c]` to bool `[B]`."""
 
 
 class SliceNet(nn.Module):
     """The network of one slice."""
 
-    def __init__(self, config: PriorConfig, s: int) -> None:
+    def __init__(self, config: ModelConfig, s: int) -> None:
         super().__init__()
-        self.hyper = nn.Conv2d(config.features, config.width, 1) if config.hyper_channels else None
         before = config.inputs_before(s)
-        self.earlier = nn.Conv2d(before, config.width, 3, padding=1, bias=False) if before else None
-        self.current: nn.ModuleList | nn.Conv2d
-        if config.levels(s):
-            inputs = (taps * config.inputs(s) for taps in config.taps(s)[1:])
-            self.current = nn.ModuleList(nn.Linear(n, config.width) for n in inputs)
-        else:  # a window of which every other tap is used
-            size = 2 * config.radius(s) + 1
-            self.current = nn.Conv2d(config.inputs(s), config.width, size, bias=False)
-            self.second_pass = nn.Parameter(torch.zeros(config.width))
-        self.quality = GainTable(config.width)
-        self.hidden = nn.Linear(config.width, config.width2)
-        self.out = zeroed(nn.Linear(config.width2 + config.linear, config.outputs(s)))
-        self.linear = config.linear
-        self.is_large = s < config.coarse_slices
+        self.earlier = (
+            nn.Conv2d(before, config.prior_width, 3, padding=1, bias=False) if before else None
+        )
+        taps = taps_of(config.levels(s), config.radius(s))[1:]
+        self.current = nn.ModuleList(
+            nn.Linear(count * config.inputs(s), config.prior_width) for count in taps
+        )
+        self.quality = GainTable(config.prior_width)
+        self.hidden = nn.Linear(config.prior_width, config.prior_width2)
+        self.out = zeroed(nn.Linear(config.prior_width2 + config.prior_linear, config.outputs(s)))
+        self.linear = config.prior_linear
+        self.is_large = s < config.pyramid_slices
 
-    def base(self, features: Tensor | None, earlier: Tensor, u: Tensor) -> Tensor:
-        """What all passes share, `[B, width, h, w]`; h and w are those of `earlier`."""
-        result: Tensor = self.quality(u)[:, :, None, None].expand(-1, -1, *earlier.shape[2:])
+    def base(self, earlier: Tensor | None, u: Tensor, positions: int) -> Tensor:
+        """What all passes share, rows `[B * positions, width]`.
+
+        `earlier` `[B, C, h, w]` is what is known of earlier slices, `u` `[B]` quality positions.
+        """
+        rows: Tensor = self.quality(u).repeat_interleave(positions, 0)
+        if self.earlier is None or earlier is None:
+            return rows
         with self._fast(earlier):
-            if self.hyper is not None:
-                result = result + self.hyper(features)
-            if self.earlier is not None:
-                result = result + self.earlier(earlier).float()
-        return result
+            known: Tensor = self.earlier(earlier)
+        return rows + as_rows(known).float()
 
     def context(self, number: int, seen: Tensor, neighbours: Tensor) -> Tensor:
         """What the slice itself tells pass `number` > 0: rows `[M, width]`.
@@ -154,106 +87,162 @@ class SliceNet(nn.Module):
         `seen` `[N + 1, inputs]` is what is known of every position, the last row zeros for one
         outside, and `neighbours` `[M, T]` numbers its rows.
         """
-        weight, bias = self.context_layer(number)
         window = functional.embedding(neighbours, seen).flatten(1)
+        layer = self.current[number - 1]
         with self._fast(seen):
-            return functional.linear(window, weight).float() + bias
+            told: Tensor = layer(window)
+        return told.float()
 
-    def context_layer(self, number: int) -> tuple[Tensor, Tensor]:
-        """Weight `[width, T * inputs]`, inputs ordered by tap, and bias of pass `number` > 0."""
-        if isinstance(self.current, nn.ModuleList):
-            layer = self.current[number - 1]
+    def head(self, pre: Tensor) -> Tensor:
+        """Rows `[M, width]` of pre-activations to rows of outputs."""
+        pre = pre.clamp(-ACTIVATION_BOUND, ACTIVATION_BOUND)
+        with self._fast(pre):
+            hidden = bounded_relu(self.hidden(pre.relu()))
+            joined = torch.cat([hidden, pre[:, : self.linear].to(hidden.dtype)], dim=1)
+            out: Tensor = self.out(joined).float()
+        return out
+
+    def matrices(self) -> dict[str, tuple[Tensor, Tensor | None]]:
+        """Weight `[outputs, inputs]` and bias of every layer of `priorlayers`, by name.
+
+        Inputs of several positions are ordered by tap, then by channel, as the exact prior gathers
+        them.
+        """
+        found: dict[str, tuple[Tensor, Tensor | None]] = {}
+        if self.earlier is not None:
+            found["earlier"] = self.earlier.weight.flatten(2).transpose(1, 2).flatten(1), None
+        for number, layer in enumerate(self.current, 1):
             assert isinstance(layer, nn.Linear)
-            return layer.weight, layer.bias
-        odd = self.current.weight.flatten(2)[:, :, 1::2]  # [width, inputs, T]
-        return odd.transpose(1, 2).flatten(1), self.second_pass
+            found[f"current.{number}"] = layer.weight, layer.bias
+        for name, head in (("hidden", self.hidden), ("out", self.out)):
+            found[name] = head.weight, head.bias
+        return found
 
     def _fast(self, x: Tensor) -> AbstractContextManager[None]:
-        """Convolutions of training in bfloat16 where that is faster; validation as exported.
+        """Products of training in bfloat16 where that is faster; validation as exported.
 
-        Not where latents are large: a mean of 100 cells would be off by a quarter of one.
+        Not in the slices where latents are large: a mean of 100 cells would be off by a quarter of
+        one. A class that is off by a tenth costs nothing.
         """
         is_fast = self.training and not self.is_large
         is_fast = is_fast and fast_dtype(x.device) == torch.bfloat16
         return torch.autocast(x.device.type, torch.bfloat16, enabled=is_fast)
 
-    def head(self, pre: Tensor) -> Tensor:
-        """Rows `[M, width]` of pre-activations to rows of outputs."""
-        pre = pre.clamp(-ACTIVATION_BOUND, ACTIVATION_BOUND)
-        hidden = bounded_relu(self.hidden(pre.relu()))
-        out: Tensor = self.out(torch.cat([hidden, pre[:, : self.linear]], dim=1))
-        return out
-
 
 class Prior(nn.Module):
     """Context model of all slices, walked in coding order."""
 
-    def __init__(self, config: PriorConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.synthesis: HyperSynthesis | None = None
-        if config.hyper_channels:
-            self.synthesis = HyperSynthesis(config.hyper_channels, config.features)
         self.nets = nn.ModuleList(SliceNet(config, s) for s in range(len(config.slices)))
 
     def walk(
-        self, y: Tensor, z_hat: Tensor | None, sigma: Tensor, log_gain: Tensor, quantise: Quantise
-    ) -> Tensor:
+        self, y: Tensor, sigma: Tensor, log_gain: Tensor, coder: Coder
+    ) -> tuple[Tensor, Tensor]:
         """Predict, quantize and feed back slice by slice, pass by pass.
 
         Args:
             y: latent in cells, `[B, C, h, w]`.
-            z_hat: quantized hyper latent `[B, Cz, h/4, w/4]`, if the model has one.
             sigma: natural standard deviation of every channel, `[C]`.
             log_gain: natural log of the gain, `[B]`.
-            quantise: called once a slice and pass with rows of positions.
+            coder: quantizes, and learns from what it did.
 
         Returns:
-            ŷ in cells, `[B, C, h, w]`.
+            ŷ in cells, `[B, C, h, w]`, zero in optional slices that a picture leaves out, and bits
+            `[B]`.
         """
         batch, _, height, width = y.shape
+        positions = height * width
         config = self.config
-        features = None if self.synthesis is None else self.synthesis(z_hat)
-        low, high = config.log_gain_range
-        u = (log_gain - low) / (high - low)
+        u = config.scale.position(log_gain)
         scale = torch.exp(log_gain)[:, None] * sigma  # [B, C]: cells in a normalised unit
-        rows_y = y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])  # [N, C]
-        image = torch.arange(batch, device=y.device).repeat_interleave(height * width)
-        done: list[Tensor] = []  # what is known of slices, as grids
-        values: list[Tensor] = []  # the same in cells, as rows
+        rows = as_rows(y).view(batch, positions, -1)
+        done: list[Tensor] = []  # what is known of slices, rows of all pictures
+        values: list[Tensor] = []  # the same in cells
+        bits = y.new_zeros(batch)
         for s, net in enumerate(self.nets):
             assert isinstance(net, SliceNet)
-            start, channels = config.start(s), config.slices[s] * config.group
-            part = slice(start, start + channels)
-            unit = scale[:, part][image]  # [N, c]
-            earlier = torch.cat(done, dim=1) if done else y[:, :0]
-            base = as_rows(net.base(features, earlier, u))
-            offset = self.class_offset(scale[:, part])[image]
+            part = config.part(s)
+            wanted = rows[:, :, part]
+            chosen: Tensor | None = None  # the pictures that code this slice, if not all do
+            if config.is_optional(s):
+                chosen = coder.is_coded(s, wanted.detach()).nonzero()[:, 0]
+                chosen = None if len(chosen) == batch else chosen
+            known = torch.cat(done, dim=2) if done else None  # [B, positions, inputs]
+            unit, position = scale[:, part], u
+            if chosen is not None:
+                wanted, unit, position = wanted[chosen], unit[chosen], u[chosen]
+                known = None if known is None else known[chosen]
+            size = (height, width)
+            seen, coded, spent = self._slice(s, net, wanted, known, unit, position, size, coder)
+            done.append(_all_of(batch, chosen, seen))
+            values.append(_all_of(batch, chosen, coded))
+            bits = bits + _all_of(batch, chosen, spent)
+        return as_grid(torch.cat(values, dim=2).flatten(0, 1), batch, height, width), bits
 
-            known = torch.zeros_like(unit)
-            seen = unit.new_zeros(len(unit) + 1, config.inputs(s))
-            geometry = passes_of(height, width, config.levels(s), config.radius(s), y.device)
-            for number, one in enumerate(of_batch(p, batch, height * width) for p in geometry):
+    def _slice(
+        self,
+        s: int,
+        net: SliceNet,
+        y: Tensor,
+        known: Tensor | None,
+        scale: Tensor,
+        u: Tensor,
+        size: tuple[int, int],
+        coder: Coder,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Code slice `s` of pictures `y` `[B, positions, c]`.
+
+        Returns:
+            what is known of it, `[B, positions, inputs]`, ŷ `[B, positions, c]` and bits `[B]`.
+        """
+        batch, positions, channels = y.shape
+        config = self.config
+        if not batch:
+            return y.new_zeros(0, positions, config.inputs(s)), torch.zeros_like(y), y.new_zeros(0)
+        earlier = None if known is None else as_grid(known.flatten(0, 1), batch, *size)
+        base = net.base(earlier, u, positions)
+        order = order_of_batch(*size, config.levels(s), config.radius(s), batch, y.device)
+        y = y.flatten(0, 1)
+        unit = scale.repeat_interleave(positions, 0)  # [N, c]
+        offset = self.class_offset(scale).repeat_interleave(positions, 0)
+        with torch.no_grad():
+            seen = y.new_zeros(len(y) + 1, config.inputs(s))
+            y_hat = torch.zeros_like(y)
+            for number, one in enumerate(order.passes):
                 places = one.places
                 if not len(places):
                     continue
                 pre = base[places]
                 if number:
                     pre = pre + net.context(number, seen, one.neighbours)
-                mean, classes = self._split(s, net.head(pre), offset[places])
                 units = unit[places]
-                coded = quantise(s, rows_y[places, part], mean * units, classes)
-                known = known.index_copy(0, places, coded)
-                seen = seen.index_copy(0, places, self._seen(coded, units))
-            values.append(known)
-            done.append(as_grid(seen[:-1], batch, height, width))
-        return as_grid(torch.cat(values, dim=1), batch, height, width)
+                mean, classes = self._split(s, net.head(pre), offset[places])
+                coded = coder.quantise(s, y[places], mean * units, classes)
+                y_hat[places] = coded
+                seen[places] = self._seen(coded, units)
+        if y.requires_grad:
+            seen = self._seen(coder.seen(s, y, y_hat), unit)
+            seen = torch.cat([seen, seen.new_zeros(1, seen.shape[1])])
+        pre = base[order.places] + self._contexts(net, seen, order.passes)
+        mean, classes = self._split(s, net.head(pre), offset[order.places])
+        learned, bits = coder.learn(s, y[order.places], mean * unit[order.places], classes)
+        shape = batch, positions, -1
+        bits = bits[order.inverse].view(batch, positions).sum(1)
+        return seen[:-1].view(shape), learned[order.inverse].view(shape), bits
+
+    def _contexts(self, net: SliceNet, seen: Tensor, passes: tuple[Pass, ...]) -> Tensor:
+        """What the slice itself tells all passes, in the order of coding: rows `[N, width]`."""
+        contexts = [seen.new_zeros(len(passes[0].places), self.config.prior_width)]
+        for number, one in enumerate(passes):
+            if number and len(one.places):
+                contexts.append(net.context(number, seen, one.neighbours))
+        return torch.cat(contexts)
 
     def _seen(self, rows: Tensor, unit: Tensor) -> Tensor:
         """What the networks see of latents `rows` `[N, c]` in cells of a slice, `[N, inputs]`."""
         normal = (rows / unit).clamp(-INPUT_BOUND, INPUT_BOUND)
-        if not self.config.magnitudes:
-            return normal
         return torch.cat([normal, log_magnitude(rows, self.config.group)], dim=1)
 
     def _split(self, s: int, out: Tensor, offset: Tensor) -> tuple[Tensor, Classes]:
@@ -305,14 +294,8 @@ def as_grid(rows: Tensor, batch: int, height: int, width: int) -> Tensor:
     return rows.view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
-def log_gain_of(lam: float, rate: float) -> float:
-    """Natural log of the gain at which a unit cell is optimal for the trade-off `lam`.
-
-    `g^2 = lam * 255^2 * rate / 12` for inputs in [-1, 1] and orthonormal rows.
-    """
-    return 0.5 * math.log(lam * 255.0**2 * rate / 12.0)
-
-
-def lambda_of(log_gain: float, rate: float) -> float:
-    """The inverse of `log_gain_of`: the trade-off at which a unit cell is optimal for a gain."""
-    return math.exp(2.0 * log_gain) * 12.0 / (255.0**2 * rate)
+def _all_of(batch: int, chosen: Tensor | None, some: Tensor) -> Tensor:
+    """Rows of the `chosen` pictures, `[b, ...]`, among those of all, zero for the others."""
+    if chosen is None:
+        return some
+    return some.new_zeros(batch, *some.shape[1:]).index_copy(0, chosen, some)

@@ -1,9 +1,9 @@
 """One tile's latent <-> symbols: the traversal that both directions share.
 
-Order of symbols: the hyper latent in raster order; then slice by slice, pass by pass: a flag, the
-coarse symbols, their escapes, the fine symbols, their escapes. Groups of size class 0 are skipped:
-they cost nothing and are the null codeword, unless the flag of the pass says that they are coded
-with class 1 after all, which keeps latents that the prior did not expect from being lost.
+Order of symbols: slice by slice, for an optional one first whether it is coded; then pass by pass:
+a flag, the coarse symbols, their escapes, the fine symbols, their escapes. Groups of size class 0
+are skipped: they cost nothing and are the null codeword, unless the flag of the pass says that they
+are coded with class 1 after all, which keeps latents that the prior did not expect from being lost.
 
 The same function writes and reads; only where the symbols come from differs. Knows latents and
 coders: nothing of pixels or files.
@@ -22,12 +22,12 @@ from torch import Tensor
 from diveqcodec.entropy import Coder, Tables, ideal_bits
 from diveqcodec.errors import DamagedError
 from diveqcodec.fixedprior import GroupRows
-from diveqcodec.model import HYPER_RATE, HYPER_STRIDE
+from diveqcodec.model import is_worth_coding
+from diveqcodec.quality import RATE
 from diveqcodec.quantize.search import (
     ESCAPE_LENGTHS,
     GRID,
     LEAST_RATE,
-    RATE,
     Choice,
     choose,
     choose_pair,
@@ -41,19 +41,18 @@ _FLAG_BITS = 20.0  # bits a symbol of class 1 may cost when the flag is decided
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What an encoder has, float32: latent in cells `[h, w, C]`, hyper latent `[hz, wz, Cz]`.
+    """What an encoder has: the latent in cells `[h, w, C]`, float32.
 
     `rate` multiplies the bits in the assignment; 0 assigns nearest codewords.
     """
 
     latent: Tensor
-    hyper: Tensor | None
     rate: float = RATE
 
 
 @dataclass(slots=True)
 class Tally:
-    """Ideal bits by part, collected when asked for: "hyper", "slice 0", ..."""
+    """Ideal bits by part, collected when asked for: "slice 0", ..."""
 
     bits: dict[str, float] = field(default_factory=dict)
 
@@ -87,39 +86,27 @@ class TileCoder:
         Raises:
             DamagedError: an escaped coordinate that no encoder writes.
         """
-        z_hat = self._hyper()
-        y_hat = self.model.prior.walk(z_hat, self.quality_bin, self.size, self._pass)
+        y_hat = self.model.prior.walk(self.quality_bin, self.size, self)
         return y_hat, self.crc
 
-    def _hyper(self) -> Tensor | None:
-        """The hyper latent's integers `[hz, wz, Cz]`, if the model has one."""
-        layer, config = self.model.hyper, self.model.config
-        if layer is None:
-            return None
-        assert self.model.hyper_classes is not None
-        height, width = (-(-side // HYPER_STRIDE) for side in self.size)
-        groups, d = config.hyper_channels // config.group, config.group
-        rows = self.model.hyper_classes[self.quality_bin].repeat(height * width)
-        symbols = coordinates = None
+    def is_coded(self, s: int) -> bool:
+        """Code whether the optional slice `s` is coded; see `SliceCoder`."""
+        wanted = None
         if self.source is not None:
-            assert self.source.hyper is not None
-            r = self.source.hyper.reshape(-1, d)
-            choice = choose(layer.search, r, rows, layer.bits, rate=HYPER_RATE)
-            symbols, coordinates = choice.fine, choice.fine_coordinates
-        e = self._layer("hyper", layer, rows, rows == 0, symbols, coordinates)
-        return e.view(height, width, groups * d)
+            y = self.source.latent[:, :, self.model.config.part(s)].flatten(0, 1)
+            worth = is_worth_coding(y[None], self.model.config.group)
+            wanted = np.array([int(worth)], dtype=np.int32)
+        return bool(self.coder.uniform(2, 1, wanted)[0])
 
-    def _pass(self, s: int, number: int, places: Tensor, mean: Tensor, rows: GroupRows) -> Tensor:
-        """Code one pass of a slice; see `FixedPrior.walk`."""
-        del number
+    def code(self, s: int, places: Tensor, mean: Tensor, rows: GroupRows) -> Tensor:
+        """Code one pass of a slice; see `SliceCoder`."""
         d = self.model.config.group
         count, channels = mean.shape
         fine, skipped = rows.fine.flatten(), rows.skipped.flatten()
         residual = None
         if self.source is not None:
-            start = self.model.prior.config.start(s)
             latent = self.source.latent.reshape(-1, self.source.latent.shape[-1])
-            y = latent[places, start : start + channels]
+            y = latent[places, self.model.config.part(s)]
             residual = (y - mean.float() / GRID).reshape(-1, d)
         if self._flag(residual, skipped):
             fine = torch.where(skipped, fine + self.model.config.shapes, fine)

@@ -19,11 +19,10 @@ from torch import Tensor
 
 from diveqcodec.config import from_dict
 from diveqcodec.errors import ConfigError, ModelError
-from diveqcodec.model import DvqModel, ModelConfig
+from diveqcodec.model import DvqModel
+from diveqcodec.modelconfig import ModelConfig
 
 VERSION = 1
-# What configurations of the first weights do not say.
-_FIRST = {"transform": "block", "magnitudes": False, "pyramid_slices": 0}
 _SMALL = 8192  # tensors up to this many elements stay float32
 KEY = "diveq"  # of the metadata
 NETWORKS, EXACT, TRAINING = "networks.", "exact.", "training."
@@ -39,7 +38,7 @@ def load_for_training(path: Path) -> tuple[DvqModel, dict[str, Any]]:
     model = DvqModel(read_config(path, info))
     floats = part(tensors, NETWORKS) | part(tensors, TRAINING)
     try:
-        model.load_state_dict({k: v.float() for k, v in floats.items()})
+        model.load_state_dict(as_floats(floats))
     except RuntimeError as error:
         raise ModelError(f"{path}: weights do not fit their configuration") from error
     model.refresh()
@@ -98,16 +97,19 @@ def read_config(path: Path, info: dict[str, Any]) -> ModelConfig:
         ModelError: it is not one of this program.
     """
     try:
-        return from_dict(ModelConfig, _FIRST | info["config"])
+        return from_dict(ModelConfig, info["config"])
     except (ConfigError, TypeError, KeyError) as error:
         raise ModelError(f"{path}: {error}") from error
 
 
-def compact(name: str, value: Tensor) -> Tensor:
-    """Large tensors in half precision to be stored; the linear transform stays as it is."""
-    if value.numel() <= _SMALL or ".klt." in name or not value.is_floating_point():
-        return value
-    return value.half()
+def compact(value: Tensor) -> Tensor:
+    """Large tensors in half precision to be stored."""
+    return value.half() if value.is_floating_point() and value.numel() > _SMALL else value
+
+
+def as_floats(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same in single precision, integers as they are."""
+    return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

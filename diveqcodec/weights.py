@@ -25,7 +25,8 @@ from diveqcodec.entropy import Tables
 from diveqcodec.errors import ModelError
 from diveqcodec.export import integers
 from diveqcodec.fixedprior import FixedPrior
-from diveqcodec.model import DvqModel, ModelConfig, Transforms
+from diveqcodec.model import DvqModel, Transforms
+from diveqcodec.modelconfig import ModelConfig
 from diveqcodec.quantize.search import GRID, Search, skipping
 from diveqcodec.weightfile import (
     EXACT,
@@ -33,6 +34,7 @@ from diveqcodec.weightfile import (
     NETWORKS,
     TRAINING,
     VERSION,
+    as_floats,
     compact,
     load_for_training,
     part,
@@ -71,11 +73,7 @@ class CodingLayer:
 
 @dataclass(frozen=True, slots=True)
 class CodingModel:
-    """Everything a codec needs, loaded.
-
-    `hyper_classes` int64 `[bins, groups]` are rows of the tables of the hyper latent, which a model
-    may lack.
-    """
+    """Everything a codec needs, loaded."""
 
     name: str
     model_id: bytes
@@ -85,8 +83,6 @@ class CodingModel:
     prior: FixedPrior
     fine: CodingLayer
     coarse: CodingLayer | None
-    hyper: CodingLayer | None
-    hyper_classes: Tensor | None
 
 
 def save(model: DvqModel, path: Path, provenance: dict[str, Any]) -> bytes:
@@ -99,7 +95,7 @@ def save(model: DvqModel, path: Path, provenance: dict[str, Any]) -> bytes:
     tensors = {EXACT + k: v.contiguous() for k, v in integers(model).items()}
     for name, value in model.state_dict().items():
         prefix = NETWORKS if name in networks else TRAINING
-        tensors[prefix + name] = compact(name, value.detach().cpu()).contiguous()
+        tensors[prefix + name] = compact(value.detach().cpu()).contiguous()
     config = to_dict(model.config)
     model_id = identify(tensors, config)
     info = {"version": VERSION, "id": model_id.hex(), "config": config, "provenance": provenance}
@@ -127,17 +123,13 @@ def load(path: Path, device: torch.device | None = None) -> CodingModel:
         raise ModelError(f"{path}: damaged: its tensors do not match its id")
     try:
         transforms = Transforms(config)
-        floats = {k: v.float() for k, v in part(tensors, NETWORKS).items()}
-        transforms.load_state_dict(floats)
+        transforms.load_state_dict(as_floats(part(tensors, NETWORKS)))
         exact = part(tensors, EXACT)
         fine = _layer(exact, "fine", 1.0, config.shapes)
         coarse = None
         if config.coarse_slices:
             coarse = _layer(exact, "coarse", config.coarse_cell, 1)
-        hyper = hyper_classes = None
-        if config.hyper_channels:
-            hyper, hyper_classes = _layer(exact, "hyper", 1.0, 1), exact["hyper.classes"].long()
-        prior = FixedPrior(config.prior(), part(exact, "prior."))
+        prior = FixedPrior(config, part(exact, "prior."))
     except (KeyError, RuntimeError, ValueError) as error:
         raise ModelError(f"{path}: weights do not fit their configuration ({error})") from error
     transforms = transforms.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
@@ -151,8 +143,6 @@ def load(path: Path, device: torch.device | None = None) -> CodingModel:
         prior=prior,
         fine=fine,
         coarse=coarse,
-        hyper=hyper,
-        hyper_classes=hyper_classes,
     )
 
 

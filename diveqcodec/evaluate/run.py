@@ -45,7 +45,7 @@ class OffersParts(Protocol):
     """A codec that can say what the bits of its files are spent on."""
 
     def parts(self, data: bytes) -> dict[str, int]:
-        """Bits of each part (header, hyper latent, slices, ...); their sum is the file's."""
+        """Bits of each part (header, slices, ...); their sum is the file's."""
 
 
 @dataclass(frozen=True, slots=True)

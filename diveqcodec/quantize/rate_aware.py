@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from diveqcodec.layers import returning_clamp
+from diveqcodec.quality import RATE
 from diveqcodec.quantize.diveq import diveq_step, step_toward, with_value
-from diveqcodec.quantize.search import RATE, Choice, choose, choose_pair
+from diveqcodec.quantize.search import Choice, choose, choose_pair
 from diveqcodec.quantize.tables import Layer
 
 Gradient = Literal["soft", "soft-diveq", "diveq", "ste"]
@@ -62,16 +63,17 @@ class RateAwareQuantizer(nn.Module):
         tables: tuple[Tensor, Tensor | None],
         *,
         rate: float = RATE,
+        soft: bool = False,
     ) -> Choice:
-        """Choose symbols for residuals `r` `[N, d]` of the given classes, with soft moments."""
+        """Choose symbols for residuals `r` `[N, d]` of the given classes, perhaps with moments."""
         rows, coarse_rows = self.rows(classes)
         fine, r = self.fine.search(), r.detach().float()
         table = tables[0].detach()
         if coarse_rows is None or self.coarse is None or tables[1] is None:
-            return choose(fine, r, rows, table, rate=rate, soft=True)
+            return choose(fine, r, rows, table, rate=rate, soft=soft)
         searches = fine, self.coarse.search()
         both = table, tables[1].detach()
-        return choose_pair(searches, r, (rows, coarse_rows), both, rate=rate, soft=True)
+        return choose_pair(searches, r, (rows, coarse_rows), both, rate=rate, soft=soft)
 
     def tables(self) -> tuple[Tensor, Tensor | None]:
         """Bits of every symbol in training, `[rows, K + 1]`, fine and coarse, differentiable."""
@@ -121,13 +123,23 @@ class RateAwareQuantizer(nn.Module):
             return fine, classes.coarse.round().clamp(0, self.coarse.sizes - 1).long()
 
 
+def needs_moments(gradient: Gradient) -> bool:
+    """Whether a rule tells the encoder of the soft assignment."""
+    return gradient in ("soft", "soft-diveq")
+
+
+def encoder_step(y: Tensor, y_hat: Tensor) -> Tensor:
+    """Coded values `y_hat`, unchanged, with DiVeQ's gradient to `y`: rows of positions alike."""
+    return diveq_step(y, y_hat.detach(), rho=1.0, noise="gradient")
+
+
 def reconstruct(
     y: Tensor, mean: Tensor, e: Tensor, jacobian: Tensor | None, gradient: Gradient
 ) -> Tensor:
     """The quantized latent, value `mean + e` exactly, with the gradients of the chosen rule.
 
     Args:
-        y: latent of a slice, `[M, G, d]` for M positions of G groups.
+        y: latent of a slice, `[M, G, d]` for M positions of G groups, with or without a gradient.
         mean: predicted means, same shape.
         e: chosen error vectors with gradient to their codewords, same shape.
         jacobian: of the soft assignment, `[M, G, d, d]`; needed for the soft rules.
@@ -137,11 +149,12 @@ def reconstruct(
             only; "ste": the encoder gets the whole gradient, means and codewords DiVeQ's part.
     """
     value = mean + e
+    moved = None
+    if jacobian is not None:
+        r = y - (mean if gradient == "soft" else mean.detach())
+        moved = torch.einsum("mgij,mgj->mgi", jacobian, r - r.detach())  # zero, with a gradient
     if gradient == "soft":
-        assert jacobian is not None
-        r = y - mean
-        moved = r - r.detach()  # zero, with a gradient
-        return value + torch.einsum("mgij,mgj->mgi", jacobian, moved)
+        return value if moved is None else value + moved
     flat_y, flat_c = y.flatten(1), value.flatten(1)
     if gradient == "diveq":
         return diveq_step(flat_y, flat_c, rho=1.0, noise="gradient").view_as(y)
@@ -149,9 +162,8 @@ def reconstruct(
     part = step_toward(still, flat_c, rho=1.0, noise="gradient", sigma=None, generator=None)
     if gradient == "ste":
         return with_value(flat_y + part, flat_c.detach()).view_as(y)
-    assert jacobian is not None
-    moved = torch.einsum("mgij,mgj->mgi", jacobian, y - y.detach())
-    return with_value(part.view_as(y) + moved, value.detach())
+    stepped = part.view_as(y)
+    return with_value(stepped if moved is None else stepped + moved, value.detach())
 
 
 def clamp_classes(classes: Tensor, sizes: int) -> Tensor:
@@ -162,7 +174,10 @@ def clamp_classes(classes: Tensor, sizes: int) -> Tensor:
 def _with_escape(words: Tensor, symbols: Tensor, point: Tensor) -> Tensor:
     """Codewords of `symbols`; the escape symbol stands for a zero row plus its lattice point."""
     padded = torch.cat([words, words.new_zeros(1, words.shape[1])])
-    return nn.functional.embedding(symbols, padded) + point
+    if symbols.is_cuda:
+        return nn.functional.embedding(symbols, padded) + point
+    places = symbols.nonzero()[:, 0]  # few are not null
+    return point.index_add(0, places, nn.functional.embedding(symbols[places], padded))
 
 
 def _interpolated_bits(

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from diveqcodec.quality import RATE
 from diveqcodec.quantize.lattice import lattice_basis
 
-# The multiplier that makes a unit cell optimal: at high rate D = 1/12 a dimension and
-# dD/dR = -2 ln 2 D, so a bit is worth ln 2 / 6.
-RATE = math.log(2) / 6
 GRID = 256  # means, codewords and escaped points are multiples of 1 / GRID cells
 ESCAPE_LENGTHS = 25  # the length of an escaped coordinate is one of 0 ... 24 bits
 CANDIDATES = 13  # codewords looked at for a residual: the null codeword and its nearest ones
@@ -149,6 +148,17 @@ class Choice:
     raw_bits: Tensor
     jacobian: Tensor | None
     rate_slope: Tensor | None
+
+    @staticmethod
+    def joined(parts: list[Choice]) -> Choice:
+        """Choices one after another."""
+        if len(parts) == 1:
+            return parts[0]
+        joined: dict[str, Any] = {}
+        for entry in fields(Choice):
+            values = [getattr(part, entry.name) for part in parts]
+            joined[entry.name] = None if values[0] is None else torch.cat(values)
+        return Choice(**joined)
 
     def put(self, places: Tensor, other: Choice) -> None:
         """Overwrite the choices of groups `places` `[M]` by those of `other`, made for M groups."""

@@ -12,20 +12,16 @@ Knows nothing of images, of how classes are predicted, or of bytes.
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from diveqcodec.errors import ConfigError
+from diveqcodec.modelconfig import SIGMA_MIN, SIGMA_RANGE, Kind
 from diveqcodec.quantize.lattice import lattice_points
 from diveqcodec.quantize.search import Search
 from diveqcodec.quantize.sf_diveq import expand
 
-Kind = Literal["diveq", "sf-diveq"]
-
-SIGMA_MIN = 0.08  # standard deviation of size class 0, in cells
-SIGMA_RANGE = 150.0  # ratio of the largest size class to the smallest: 0.08 ... 12 cells
 _FLOOR = 2.0**-22  # training never lets a symbol become dearer than this probability
 
 

@@ -1,7 +1,9 @@
-"""Checkpoints of a run: model, averaged weights, optimizer, random state in a safetensors file.
+"""Checkpoints of a run: model, averaged weights, optimizer, in a safetensors file.
 
-Tensors: `model.*`, `average.*`, `optimizer.{step,exp_avg,exp_avg_sq}.*`, `random.cpu`,
-`random.cuda`, `extra.*` (see `Trainer`). Knows nothing of what the info beside them means.
+Tensors: `model.*`, `average.*`, `optimizer.{step,exp_avg,exp_avg_sq}.*`, `extra.*` (see
+`Trainer`). There is no random state: what a step draws depends on its number alone.
+
+Knows nothing of what the info beside the tensors means.
 """
 
 from __future__ import annotations
@@ -44,10 +46,6 @@ def save(
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
-    tensors["random.cpu"] = torch.get_rng_state()
-    device = _device(model)
-    if device.type == "cuda":
-        tensors["random.cuda"] = torch.cuda.get_rng_state(device)
     _write(path, tensors, info)
 
 
@@ -88,14 +86,10 @@ def restore(
             }
             state["step"] = saved[f"step.{name}"].to(parameter.device)
             optimizer.state[parameter] = state
-        torch.set_rng_state(tensors["random.cpu"])
     except KeyError as error:
         raise ValueError(f"it lacks {error.args[0]}") from error
     except RuntimeError as error:
         raise ValueError("its tensors are those of another model") from error
-    device = _device(model)
-    if "random.cuda" in tensors and device.type == "cuda":
-        torch.cuda.set_rng_state(tensors["random.cuda"], device)
 
 
 def save_parts(
@@ -112,7 +106,7 @@ def save_parts(
     parts: list[dict[str, Tensor]] = [{}]
     room = limit
     for name, value in tensors.items():
-        value = compact(name, value)
+        value = compact(value)
         size = value.numel() * value.element_size() + 512  # and its entry in the header
         if size > room - 65536 and parts[-1]:
             parts.append({})
@@ -179,7 +173,3 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not all(isinstance(info.get(key), kind) for key, kind in _INFO.items()):
         raise TrainingError(f"{path}: not a checkpoint of `diveq train`")
     return tensors, info
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device

@@ -14,20 +14,23 @@ from typing import Any, Literal
 
 from diveqcodec.config import from_dict, to_dict
 from diveqcodec.errors import ConfigError
-from diveqcodec.model import ModelConfig
+from diveqcodec.modelconfig import ModelConfig
 from diveqcodec.quantize.rate_aware import Gradient
 from diveqcodec.train.loss import MS_SSIM_SMALLEST, Distortion
+from diveqcodec.transform import SIDE
 
 
 @dataclass(frozen=True, slots=True)
 class DataConfig:
     """Which crops are trained on."""
 
-    crop: int = 256  # side of a crop in pixels, a multiple of 64
+    crop: int = 256  # side of a crop in pixels, a multiple of 16
     batch: int = 4  # crops a step
     long_side: int = 2048  # larger pictures are shrunk to this when they are loaded; 0: none are
     min_scale: float = 0.5  # pictures are shrunk by U(max(this, crop / shorter side), 1)
     validation: int = 16  # pictures held out, at most a tenth of them
+    knee: float = 0.25  # trade-offs above this are drawn more rarely,
+    above: float = 0.12  # with this share
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +39,21 @@ class OptimConfig:
 
     steps: int = 20000
     lr: float = 7e-4  # of the networks of the transform
-    prior_factor: float = 1.0  # learning rate of prior and hyper latent, relative
+    prior_factor: float = 2.0  # learning rate of the prior, relative
     codebook_factor: float = 0.25  # learning rate of codebooks, relative
     table_factor: float = 5.0  # of frequency tables
-    linear_factor: float = 0.05  # of the linear transform
+    linear_factor: float = 0.05  # of the linear transform in the synthesis
+    encoder_factor: float = 0.0  # of that in the analysis; 0: it stays as it starts
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.0
     warmup: int = 200  # steps
     # Share of the steps in which the networks beside the linear transform rest: the prior, which
     # has more to learn, sees more pictures in the same time.
-    linear: float = 0.35
-    flat: float = 0.55  # share of the steps before the cosine begins
+    linear: float = 0.1
+    # Share of the crops of a step that they decode, until the cosine begins: the others go through
+    # the linear transform alone, which is enough for the prior and takes half the time.
+    networks_share: float = 0.5
+    flat: float = 0.8  # share of the steps before the cosine begins
     final: float = 0.02  # learning rate at the end, relative
     clip: float = 2.0  # norm of the gradient
     ema: float = 0.999  # decay of the averaged weights
@@ -57,14 +64,13 @@ class LossConfig:
     """What is minimised."""
 
     distortion: Distortion = "mse"  # "ms-ssim" is weighted by 1300 * lambda
-    hyper_ramp: float = 0.33  # share of the steps in which the hyper latent's rate is ramped up
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizerConfig:
     """How the quantizer is trained."""
 
-    gradient: Gradient = "soft"  # "soft", "soft-diveq", "diveq" or "ste"
+    gradient: Gradient = "diveq"  # "soft", "soft-diveq", "diveq" or "ste"
     assignment: Literal["rate-aware", "nearest"] = "rate-aware"
     refresh: int = 50  # steps between rebuilds of the neighbour lists
     # Steps between replacements of unused codewords, 0: never. Acts with nearest assignment only:
@@ -97,8 +103,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
-        if self.data.crop < 64 or self.data.crop % 64:
-            raise ConfigError(f"data.crop: {self.data.crop} is not a multiple of 64")
+        if self.data.crop < 64 or self.data.crop % SIDE:
+            raise ConfigError(
+                f"data.crop: {self.data.crop} is not a multiple of {SIDE}, 64 at least"
+            )
         if self.data.long_side and self.data.long_side < self.data.crop:
             raise ConfigError(
                 f"data.long_side: {self.data.long_side} is below data.crop; 0 keeps every size"
@@ -106,6 +114,8 @@ class TrainConfig:
         for name, value in (("data.batch", self.data.batch), ("optim.steps", self.optim.steps)):
             if value < 1:
                 raise ConfigError(f"{name}: {value} is not positive")
+        if not 0 <= self.data.above < 1:
+            raise ConfigError(f"data.above: {self.data.above} is not in [0, 1)")
         if not 0 < self.data.min_scale <= 1:
             raise ConfigError(f"data.min_scale: {self.data.min_scale} is not in (0, 1]")
         for name, value in (

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,11 @@ from diveqcodec import image
 from diveqcodec.alpha import fill_hidden
 from diveqcodec.errors import ImageError, TrainingError
 from diveqcodec.train.config import DataConfig
-from diveqcodec.transform import SIDE, prefilter
+from diveqcodec.transform import SIDE
 
 log = logging.getLogger(__name__)
 
 _NAMED = 10  # of the files left out; more are counted
-_CHUNK = 4096  # patches that are looked at together
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +120,7 @@ def load(
         tensors.append(torch.from_numpy(pixels).permute(2, 0, 1).contiguous().to(device))
     if not names:
         first = "; ".join(skipped[:3])
-        fitting = largest // 64 * 64
+        fitting = largest // SIDE * SIDE
         remedy = f"; make crops smaller with --set data.crop={fitting}" if fitting else ""
         raise TrainingError(f"{folder}: no usable picture of {len(skipped)} ({first}){remedy}")
     for line in skipped[:_NAMED]:
@@ -158,35 +156,48 @@ def read(path: Path, name: str, minimum: int, long_side: int) -> image.Pixels:
     return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
 
 
-def batch(pictures: Pictures, config: DataConfig, seed: int, step: int) -> Tensor:
-    """The crops of a step: float `[B, 3, crop, crop]` in [0, 1] on the pictures' device."""
-    random = np.random.default_rng((seed, step))
-    crops = []
-    for index in random.integers(len(pictures.tensors), size=config.batch):
-        picture = pictures.tensors[int(index)]
-        height, width = picture.shape[1:]
-        low = max(config.min_scale, config.crop / min(height, width))
-        scale = random.uniform(low, 1.0) if low < 1 else 1.0
-        side = min(round(config.crop / scale), height, width)
-        top = int(random.integers(height - side + 1))
-        left = int(random.integers(width - side + 1))
-        crop = picture[:, top : top + side, left : left + side].float()[None]
-        if side != config.crop:
-            crop = functional.interpolate(
-                crop, (config.crop, config.crop), mode="bicubic", antialias=True
-            )
-        if random.random() < 0.5:
-            crop = crop.flip(3)
-        crops.append(crop)
+def batch(
+    pictures: Pictures, config: DataConfig, seed: int, step: int, share: range | None = None
+) -> Tensor:
+    """The crops of a step: float `[B, 3, crop, crop]` in [0, 1] on the pictures' device.
+
+    `share` says which of the crops are wanted, all of them by default: a crop depends on its number
+    only, not on who takes it.
+    """
+    numbers = range(config.batch) if share is None else share
+    crops = [_crop(pictures, config, np.random.default_rng((seed, step, 2, n))) for n in numbers]
     return torch.cat(crops).clamp_(0, 255).div_(255)
 
 
-def lambdas(low: float, high: float, count: int, seed: int, step: int) -> Tensor:
-    """Trade-offs of a step `[B]`, log-uniform in [low, high], one from each of `count` strata."""
+def _crop(pictures: Pictures, config: DataConfig, random: np.random.Generator) -> Tensor:
+    """A crop `[1, 3, crop, crop]`, values about 0 ... 255, somewhere in some picture."""
+    picture = pictures.tensors[int(random.integers(len(pictures.tensors)))]
+    height, width = picture.shape[1:]
+    low = max(config.min_scale, config.crop / min(height, width))
+    scale = random.uniform(low, 1.0) if low < 1 else 1.0
+    side = min(round(config.crop / scale), height, width)
+    top = int(random.integers(height - side + 1))
+    left = int(random.integers(width - side + 1))
+    crop = picture[:, top : top + side, left : left + side].float()[None]
+    if side != config.crop:
+        size = (config.crop, config.crop)
+        crop = functional.interpolate(crop, size, mode="bicubic", antialias=True)
+    return crop.flip(3) if random.random() < 0.5 else crop
+
+
+def lambdas(low: float, high: float, config: DataConfig, seed: int, step: int) -> Tensor:
+    """Trade-offs of a step `[B]`, one from each of B strata of their distribution.
+
+    Log-uniform in [low, knee] and, with a share of `above`, in [knee, high].
+    """
     random = np.random.default_rng((seed, step, 1))
-    strata = (random.permutation(count) + random.random(count)) / count
-    values = math.log(low) + strata * (math.log(high) - math.log(low))
-    return torch.from_numpy(np.exp(values)).float()
+    strata = (random.permutation(config.batch) + random.random(config.batch)) / config.batch
+    knee, above = min(max(config.knee, low), high), config.above
+    if knee >= high:
+        above = 0.0
+    points = [0.0, 1.0 - above, 1.0] if above else [0.0, 1.0]
+    values = [low, knee, high] if above else [low, high]
+    return torch.from_numpy(np.exp(np.interp(strata, points, np.log(values)))).float()
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:
@@ -194,43 +205,6 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda":
         return values.to(device)
     return values.pin_memory().to(device, non_blocking=True)
-
-
-def principal_components(
-    pictures: Pictures, channels: int, seed: int, *, lapped: bool, patches: int = 60000
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The KLT of 16x16x3 patches in [-1, 1], of pictures as they are or pre-filtered by a lapping.
-
-    Returns:
-        orthonormal rows `[channels, 3, 16, 16]`, mean colour `[3]`, deviations `[channels]`.
-    """
-    random = np.random.default_rng((seed, 2))
-    wanted, count = math.ceil(patches / len(pictures.tensors)), 0
-    total, square = torch.zeros(768).double(), torch.zeros(768, 768).double()
-    side = 2 * SIDE if lapped else SIDE  # half a block more around, which the lapping mixes in
-    lapping = torch.block_diag(prefilter(), prefilter())[SIDE // 2 : -SIDE // 2].float()
-    for picture in pictures.tensors:
-        height, width = picture.shape[1:]
-        each = min(wanted, height * width // 16)
-        count += each
-        i = torch.from_numpy(random.integers(height - side + 1, size=each)).to(picture.device)
-        j = torch.from_numpy(random.integers(width - side + 1, size=each)).to(picture.device)
-        windows = picture.unfold(1, side, 1).unfold(2, side, 1)  # [3, ..., ..., side, side], a view
-        for rows, columns in zip(i.split(_CHUNK), j.split(_CHUNK), strict=True):
-            x = windows[:, rows, columns].transpose(0, 1).cpu().float() / 127.5 - 1
-            if lapped:
-                x = lapping @ x @ lapping.T
-            x = x.reshape(len(rows), -1)  # [n, 3, 16, 16] -> [n, 768]
-            total += x.sum(0)
-            square += x.T @ x
-    mean = total.view(3, 256).mean(1) / count
-    colour = mean.repeat_interleave(256)  # the same for all pixels of a patch
-    cross = torch.outer(total / count, colour)
-    covariance = square / count - cross - cross.T + torch.outer(colour, colour)
-    values, vectors = torch.linalg.eigh(covariance)
-    components = vectors.flip(1)[:, :channels].T.reshape(channels, 3, 16, 16)
-    sigma = values.flip(0)[:channels].clamp_min(1e-10).sqrt()
-    return components.float(), mean.float(), sigma.float()
 
 
 def _hash(name: str) -> str:

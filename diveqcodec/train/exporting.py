@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diveqcodec import weights
-from diveqcodec.codec import Codec, gain_index
+from diveqcodec.codec import Codec
 from diveqcodec.config import from_dict
 from diveqcodec.errors import ConfigError, ModelError, TrainingError
 from diveqcodec.image import Picture
-from diveqcodec.model import GAIN_STEPS, DvqModel
-from diveqcodec.prior import lambda_of
-from diveqcodec.quantize.search import RATE
+from diveqcodec.model import STRIDE, DvqModel
+from diveqcodec.quality import gain_index, lambda_of
 from diveqcodec.tilecoder import Tally
 from diveqcodec.train import checkpoint, data
 from diveqcodec.train.config import TrainConfig
@@ -92,7 +91,7 @@ def export(
     model, info = load_averaged(run)
     pictures = None
     if check is not None:
-        pictures = data.load(check, 64, torch.device("cpu"), limit=limit)
+        pictures = data.load(check, STRIDE, torch.device("cpu"), limit=limit)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -155,11 +154,9 @@ def _measured(checks: tuple[Check, ...], what: str) -> str:
 
 
 def compare(model: DvqModel, codec: Codec, crops: list[Tensor], quality: float) -> Check:
-    """Code uint8 crops `[3, H, W]`, sides multiples of 64, with the float and the exact model."""
+    """Code uint8 crops `[3, H, W]`, sides multiples of 16, with the float and the exact model."""
     gain = gain_index(quality)
-    low, high = model.config.log_gain_range()
-    log_gain = low + (high - low) * gain / GAIN_STEPS
-    lam = lambda_of(log_gain, RATE)
+    lam = lambda_of(model.config.scale.log_gain(gain))
     rows = []
     for crop in crops:
         original = crop.permute(1, 2, 0).contiguous().numpy()
@@ -167,7 +164,7 @@ def compare(model: DvqModel, codec: Codec, crops: list[Tensor], quality: float) 
         with torch.inference_mode():
             output = model(crop[None].float() / 255, torch.tensor([lam]))
         decoded = (output.x_hat[0].clamp(0, 1) * 255).round().to(torch.uint8)
-        bits = float(output.latent_bits + output.hyper_bits)
+        bits = float(output.bits)
         tally = Tally()
         file = codec.compress_at(Picture(original, None, None, None, None), gain, tally=tally)
         exact = codec.decompress(file).pixels
@@ -183,8 +180,8 @@ def compare(model: DvqModel, codec: Codec, crops: list[Tensor], quality: float) 
 
 
 def _crop(pixels: Tensor) -> Tensor:
-    """The centre of uint8 `[3, H, W]`, sides multiples of 64."""
-    height, width = (min(_SIDE, side // 64 * 64) for side in pixels.shape[1:])
+    """The centre of uint8 `[3, H, W]`, sides multiples of 16."""
+    height, width = (min(_SIDE, side // STRIDE * STRIDE) for side in pixels.shape[1:])
     top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
     return pixels[:, top : top + height, left : left + width]
 

@@ -28,13 +28,13 @@ from diveqcodec.model import DvqModel, Output, TrainingRules
 from diveqcodec.quantize.replacement import replace_unused
 from diveqcodec.quantize.tables import Layer
 from diveqcodec.train import checkpoint, data
+from diveqcodec.train.basis import cosine_basis
 from diveqcodec.train.config import TrainConfig
-from diveqcodec.train.initial import calibrate
 from diveqcodec.train.loss import balanced, weighted_distortion
+from diveqcodec.train.processes import Gradients, Processes
 from diveqcodec.train.schedule import (
     average_decay,
-    hyper_weight,
-    is_linear,
+    decoded_by_networks,
     learning_rate,
     make_optimizer,
     schedule,
@@ -49,10 +49,21 @@ Progress = Callable[[int, dict[str, Any]], None]
 
 
 class Trainer:
-    """A run: model, optimizer, averaged weights, pictures and its folder."""
+    """A run: model, optimizer, averaged weights, pictures and its folder.
 
-    def __init__(self, config: TrainConfig, pictures: data.Pictures, folder: Path) -> None:
+    With several `processes` each has a trainer with the same pictures; the first one writes.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        pictures: data.Pictures,
+        folder: Path,
+        processes: Processes | None = None,
+    ) -> None:
         self.config, self.folder = config, folder
+        self.processes = processes or Processes()
+        self.share = self.processes.share(config.data.batch)
         self.device = pictures.tensors[0].device
         torch.manual_seed(config.seed)
         rules = TrainingRules(
@@ -68,10 +79,13 @@ class Trainer:
                 len(pictures.names),
             )
         model = DvqModel(config.model, rules)
+        model.analysis.requires_grad_(config.optim.encoder_factor > 0)
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model.refresh()
         self.average = {k: v.detach().clone() for k, v in self.model.named_parameters()}
         self.optimizer = make_optimizer(self.model, config)
+        self.gradients = Gradients(self.model.parameters())
+        self.must_stop = False  # because a process was asked to
         self.step = 0
         self.seconds = 0.0  # of all sessions of this run
         self.best = math.inf  # validation loss
@@ -81,18 +95,10 @@ class Trainer:
         self.used = torch.zeros(fine.size + 1, dtype=torch.int64, device=self.device)
 
     def start(self) -> None:
-        """Start from the principal components of the pictures."""
-        rows, mean, sigma = data.principal_components(
-            self.pictures,
-            self.config.model.channels,
-            self.config.seed,
-            lapped=self.config.model.transform == "lapped",
-        )
-        self.model.set_transform(rows, mean, sigma)
-        c, seed = self.config.model, self.config.seed
-        lam = data.lambdas(c.lambda_min, c.lambda_max, self.config.data.batch, seed, 0)
-        x = data.batch(self.pictures, self.config.data, seed, 0)
-        calibrate(self.model, x, data.to_device(lam, self.device))
+        """Start from cosines on the colour axes of the pictures."""
+        c = self.config.model
+        start = cosine_basis(self.pictures, c.channels, c.group, self.config.seed)
+        self.model.set_transform(start.mean, start.axes, start.order, start.sigma)
         self._restart_average()
 
     def start_from(self, model: DvqModel, history: list[str]) -> None:
@@ -115,10 +121,13 @@ class Trainer:
         interval = Interval(self.model, self.device)
         session = saved = marked = time.monotonic()
         before = self.seconds
-        while not stop() and self.step < self.config.optim.steps:  # `stop` may change the steps
+        while not self.must_stop and self.step < self.config.optim.steps:
+            wants_to_stop = stop()  # it may change the steps
             config = self.config
-            self.advance(interval)
+            self.advance(interval, wants_to_stop)
             is_last = self.step == config.optim.steps
+            if not self.processes.is_first:
+                continue
             if self.step % config.log.every == 0 or is_last:
                 self._check_finite()
                 now = time.monotonic()
@@ -138,35 +147,32 @@ class Trainer:
             if time.monotonic() - saved > 60 * config.log.checkpoint_minutes:
                 self._try_to_save("last")
                 saved = time.monotonic()
-        self.save()
+        if self.processes.is_first:
+            self.save()
 
-    def advance(self, interval: Interval) -> None:
+    def advance(self, interval: Interval, wants_to_stop: bool = False) -> None:
         """Make one step of training and add what happened to `interval`.
 
         Raises:
             TrainingError: loss or gradient is not a number (on CUDA noticed later, by `run`).
         """
         config, model = self.config, self.model
-        x = data.batch(self.pictures, config.data, config.seed, self.step)
-        lam = data.to_device(
-            data.lambdas(
-                config.model.lambda_min,
-                config.model.lambda_max,
-                config.data.batch,
-                config.seed,
-                self.step,
-            ),
-            self.device,
+        # What a step draws depends on its number alone, so that resuming needs no random state.
+        torch.manual_seed(
+            (config.seed << 32) + self.step * self.processes.count + self.processes.rank
         )
-        model.is_linear = is_linear(self.step, config)
-        output = forward(model, x, lam)
-        charged = hyper_weight(self.step, config) * output.hyper_bits
-        bpp = (output.latent_bits + charged) / x[0, 0].numel()
+        x = data.batch(self.pictures, config.data, config.seed, self.step, self.share)
+        low, high = config.model.lambda_min, config.model.lambda_max
+        lam = data.lambdas(low, high, config.data, config.seed, self.step)
+        lam = data.to_device(lam[self.share.start : self.share.stop], self.device)
+        output = forward(model, x, lam, decoded_by_networks(self.step, len(x), config))
+        bpp = output.bits / x[0, 0].numel()
         distortion = weighted_distortion(output.x_hat, x, lam, config.loss.distortion)
         loss = balanced(bpp + distortion, lam)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.gradients.clear()
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip)
+        self.must_stop = self.gradients.average(self.processes, wants_to_stop)
+        norm = self.gradients.clip(config.optim.clip)
         is_bad = ~(norm.isfinite() & loss.detach().isfinite())
         is_first = is_bad & (self.bad_step < 0)
         self.bad_step.masked_fill_(is_first, self.step)
@@ -297,6 +303,7 @@ class Trainer:
             for symbols in one.symbols:
                 self.used.scatter_add_(0, symbols, torch.ones_like(symbols))
         if self.step % rules.replace == 0:
+            self.processes.sum_(self.used)
             # without the null codeword, which is pinned, and the escape
             moved = replace_unused(fine.unit, self.used[1:-1], optimizer=self.optimizer)
             log.info("step %d: moved %d unused codewords", self.step, moved)
@@ -330,10 +337,10 @@ class Trainer:
             progress(self.step, line)
 
 
-def forward(model: DvqModel, x: Tensor, lam: Tensor) -> Output:
-    """Code `x` `[B, 3, H, W]` at trade-offs `[B]`, the networks in bfloat16 if that is fast."""
+def forward(model: DvqModel, x: Tensor, lam: Tensor, whole: int | None = None) -> Output:
+    """`DvqModel.forward`, its networks in bfloat16 if that is fast."""
     x = x.contiguous(memory_format=torch.channels_last)
     dtype = fast_dtype(x.device)
     with torch.autocast(x.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-        output: Output = model(x, lam)
+        output: Output = model(x, lam, whole)
     return output

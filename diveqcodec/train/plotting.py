@@ -100,17 +100,9 @@ def _draw_validation(axes: Any, lines: list[dict[str, Any]]) -> None:
 
 
 def _draw_parts(axes: Any, lines: list[dict[str, Any]], steps: list[int]) -> None:
-    """A line a slice, and one for the hyper latent, if any: bits, null share, perplexity."""
-    if not lines:
-        return
-    count = len(lines[0]["slices"])
-    for number in range(count + ("hyper" in lines[0])):
-        is_hyper = number == count
-        parts = [line["hyper"] if is_hyper else line["slices"][number] for line in lines]
-        style = {
-            "color": "black" if is_hyper else _COLOURS[number % len(_COLOURS)],
-            "linestyle": "--" if is_hyper else "-",
-            "label": "hyper latent" if is_hyper else f"slice {number}",
-        }
+    """A line a slice: bits, null share, perplexity."""
+    for number in range(len(lines[0]["slices"]) if lines else 0):
+        parts = [line["slices"][number] for line in lines]
+        style = {"color": _COLOURS[number % len(_COLOURS)], "label": f"slice {number}"}
         for one, key in zip(axes, ("bpp", "null", "perplexity"), strict=False):
             one.plot(steps, [part[key] for part in parts], **style)

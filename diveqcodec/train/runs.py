@@ -22,10 +22,12 @@ from types import FrameType
 import torch
 
 from diveqcodec.errors import TrainingError
-from diveqcodec.model import DvqModel, ModelConfig
+from diveqcodec.model import DvqModel
+from diveqcodec.modelconfig import ModelConfig
 from diveqcodec.train import checkpoint, data
 from diveqcodec.train.config import TrainConfig, to_toml
 from diveqcodec.train.loop import Progress, Trainer
+from diveqcodec.train.processes import Processes, join
 from diveqcodec.train.statistics import Interval
 from diveqcodec.weightfile import load_for_training, read_info
 
@@ -101,7 +103,7 @@ def run(
         device: where to train, the CPU by default.
         resume: go on from `last.safetensors`.
         force: overwrite what an earlier run left in the folder.
-        init: weights file to start from instead of principal components. All of its networks are
+        init: weights file to start from instead of cosines. All of its networks are
             trained from the first step on.
         progress: called with the step and every line of the log.
         pace: called before every step with the trainer, whose configuration it may replace (the
@@ -114,20 +116,24 @@ def run(
     """
     if resume and init is not None:
         raise TrainingError(f"{init}: a run is either resumed or started from weights, not both")
-    _check_folder(folder, resume=resume, force=force)
+    processes = join(device or torch.device("cpu"))
+    if processes.is_first:
+        _check_folder(folder, resume=resume, force=force)
     config, start = _weights(config, init)
-    trainer, pictures = _prepare(config, dataset, folder, device)
+    trainer, pictures = _prepare(config, dataset, folder, device, processes)
     if resume:
         trainer.resume(folder / "last.safetensors")
     else:
         _start(trainer, start)
-    _open_folder(folder, trainer, resume=resume)
+    if trainer.processes.is_first:
+        _open_folder(folder, trainer, resume=resume)
     with _interruptions() as interrupted:
         trainer.run(
             progress=progress,
             stop=lambda: interrupted.is_set() or (pace is not None and pace(trainer)),
         )
-    _write_config(folder, trainer.config)  # with the number of steps that the pace found
+    if trainer.processes.is_first:
+        _write_config(folder, trainer.config)  # with the number of steps that the pace found
     return Result(
         folder=folder,
         step=trainer.step,
@@ -174,12 +180,16 @@ def dry_run(
 
 
 def _prepare(
-    config: TrainConfig, dataset: Path, folder: Path, device: torch.device | None
+    config: TrainConfig,
+    dataset: Path,
+    folder: Path,
+    device: torch.device | None,
+    processes: Processes | None = None,
 ) -> tuple[Trainer, data.Pictures]:
     """A trainer, and the pictures it was given."""
     size, long_side = config.data.crop, config.data.long_side
     pictures = data.load(dataset, size, device or torch.device("cpu"), long_side)
-    trainer = Trainer(config, pictures, folder)
+    trainer = Trainer(config, pictures, folder, processes)
     log.info(
         "%d pictures to train on, %d held out, %d left out; %.0f MB in memory",
         len(trainer.pictures.names),
@@ -214,8 +224,8 @@ def _seconds_of_step(trainer: Trainer, step: int) -> float:
 def _weights(config: TrainConfig, path: Path | None) -> tuple[TrainConfig, Start | None]:
     """The configuration for going on from the weights file `path`, if any, and what is in it.
 
-    The networks must not rest, nor the hyper latent be free of charge: that is how a model starts
-    from nothing, and would undo what this one has learned.
+    The networks must not rest: that is how a model starts from nothing, and would undo what this
+    one has learned.
     """
     if path is None:
         return config, None
@@ -227,8 +237,8 @@ def _weights(config: TrainConfig, path: Path | None) -> tuple[TrainConfig, Start
     history = [str(line) for line in provenance.get("history", [])]
     steps = provenance.get("steps", "unknown")
     history.append(f"{path.name}, model {read_info(path)['id']}, {steps} steps")
-    optim, loss = replace(config.optim, linear=0.0), replace(config.loss, hyper_ramp=0.0)
-    return replace(config, model=model.config, optim=optim, loss=loss), (model, history)
+    optim = replace(config.optim, linear=0.0)
+    return replace(config, model=model.config, optim=optim), (model, history)
 
 
 def _check_folder(folder: Path, *, resume: bool, force: bool) -> None:

@@ -16,20 +16,11 @@ from diveqcodec.train.config import TrainConfig
 
 
 def make_optimizer(model: DvqModel, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW with a group of parameters for each `kind`, of its own `learning_rate`."""
+    """AdamW with a group of parameters for each `kind_of` them, of its own `learning_rate`."""
     optim = config.optim
-    groups: dict[str, list[Tensor]] = {key: [] for key in _factors(config)}
+    groups: dict[str, list[Tensor]] = {kind: [] for kind in _factors(config)}
     for name, parameter in model.named_parameters():
-        kind = "prior"
-        if name.endswith(".unit"):
-            kind = "codebook"
-        elif name.endswith(".logits") or name == "hyper_class.weight":
-            kind = "table"
-        elif ".klt." in name or ".lapping." in name:
-            kind = "linear"
-        elif name.startswith(("analysis.", "synthesis.")):
-            kind = "transform"
-        groups[kind].append(parameter)
+        groups[model.kind_of(name)].append(parameter)
     return torch.optim.AdamW(
         [{"params": parameters, "kind": kind, "lr": 0.0} for kind, parameters in groups.items()],
         betas=optim.betas,
@@ -39,21 +30,20 @@ def make_optimizer(model: DvqModel, config: TrainConfig) -> torch.optim.Optimize
 
 
 def learning_rate(kind: str, step: int, config: TrainConfig) -> float:
-    """Of a kind of parameters; that of the transform's networks is 0 while they rest."""
+    """Of a kind of parameters; that of the networks is 0 while they rest."""
     optim = config.optim
-    start = math.ceil(optim.linear * optim.steps) if kind == "transform" else 0
+    start = math.ceil(optim.linear * optim.steps) if kind == "networks" else 0
     return optim.lr * _factors(config)[kind] * schedule(step, config, start)
 
 
-def is_linear(step: int, config: TrainConfig) -> bool:
-    """Whether the networks beside the linear transform still rest."""
-    return step < config.optim.linear * config.optim.steps
-
-
-def hyper_weight(step: int, config: TrainConfig) -> float:
-    """How much the bits of the hyper latent count: from 0 to 1 over the first part of a run."""
-    length = config.loss.hyper_ramp * config.optim.steps
-    return min(1.0, step / length) if length > 0 else 1.0
+def decoded_by_networks(step: int, crops: int, config: TrainConfig) -> int:
+    """How many of `crops` the networks see: none at first, then a share, at the end all."""
+    optim = config.optim
+    if step < optim.linear * optim.steps:
+        return 0
+    if step >= optim.flat * optim.steps:
+        return crops
+    return min(crops, math.ceil(optim.networks_share * crops))
 
 
 def average_decay(step: int, most: float) -> float:
@@ -74,9 +64,10 @@ def _factors(config: TrainConfig) -> dict[str, float]:
     """Learning rates of the kinds of parameters, relative to `optim.lr`."""
     optim = config.optim
     return {
-        "transform": 1.0,
+        "networks": 1.0,
         "prior": optim.prior_factor,
         "linear": optim.linear_factor,
+        "analysis": optim.encoder_factor,
         "codebook": optim.codebook_factor,
         "table": optim.table_factor,
     }

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diveqcodec.model import DvqModel, Output, SliceStatistics
+from diveqcodec.model import DvqModel, Output
 
 
 class Interval:
@@ -21,9 +21,6 @@ class Interval:
         self.device = device
         config, coarse = model.config, model.quantizer.coarse
         symbols = [model.quantizer.fine.size + 1] * len(config.slices)
-        if model.hyper_quantizer is not None:
-            symbols.append(model.hyper_quantizer.fine.size + 1)
-        self.slices = len(config.slices)
         self.counts = [_zeros(n, device) for n in symbols]
         self.coarse: list[Tensor] = []  # of the slices that have a coarse layer: the first
         if coarse is not None:
@@ -38,11 +35,11 @@ class Interval:
         """Count a step: its loss, output, pictures `[B, 3, H, W]` and norm of the gradient."""
         mse = (output.x_hat.detach().float().clamp(0, 1) - x).square().mean((1, 2, 3))
         psnr = mse.clamp_min(1e-10).log10().mean() * -10
-        bits = (output.latent_bits.detach() + output.hyper_bits.detach()).sum()
-        self.sums += torch.stack([loss.detach(), bits, psnr, norm.detach()])
-        hyper = [] if output.hyper is None else [output.hyper]
-        for number, part in enumerate([*output.slices, *hyper]):
-            self.bits[number] += _total(part)
+        spent = output.bits.detach().sum()
+        self.sums += torch.stack([loss.detach(), spent, psnr, norm.detach()])
+        for number, part in enumerate(output.slices):
+            for bits in part.bits:
+                self.bits[number] += bits.sum()
             for symbols in part.symbols:
                 self.counts[number].scatter_add_(0, symbols, torch.ones_like(symbols))
             for symbols in part.coarse:
@@ -66,10 +63,8 @@ class Interval:
             "bpp": round(bits / max(1, self.pixels), 4),
             "psnr": round(psnr / steps, 3),
             "gradient": round(norm / steps, 4),
-            "slices": parts[: self.slices],
+            "slices": parts,
         }
-        if len(parts) > self.slices:
-            line |= {"hyper_bpp": parts[-1]["bpp"], "hyper": parts[-1]}
         for value in (*self.counts, *self.coarse, self.bits, self.sums):
             value.zero_()
         self.pixels = self.steps = 0
@@ -90,10 +85,6 @@ def summary(counts: Tensor) -> dict[str, float]:
         "used": int((values > 0).sum()),
         "perplexity": round(math.exp(entropy), 1),
     }
-
-
-def _total(part: SliceStatistics) -> Tensor:
-    return torch.stack([bits.sum() for bits in part.bits]).sum()
 
 
 def _zeros(count: int, device: torch.device) -> Tensor:

@@ -76,7 +76,7 @@ class Validation:
         return Measured({"loss": round(loss, 5)} | line, loss, rows)
 
     def _code(self, model: DvqModel, crop: Tensor, lam: float) -> tuple[Tensor, Tensor]:
-        """The decoded crop in [0, 1], and (bpp, hyper bpp, distortion, PSNR, MS-SSIM) of it."""
+        """The decoded crop in [0, 1], and (bpp, distortion, PSNR, MS-SSIM) of it."""
         kind = self.config.loss.distortion
         x = (crop.float() / 255)[None].contiguous(memory_format=torch.channels_last)
         weights = torch.full((1,), lam, device=x.device)
@@ -85,22 +85,19 @@ class Validation:
             output = model(x, weights)
         x_hat = output.x_hat.float().clamp(0, 1)
         pixels = x.shape[2] * x.shape[3]
-        hyper = output.hyper_bits[0] / pixels
         psnr = (x_hat - x).square().mean().clamp_min(1e-10).log10() * -10
         similarity = ms_ssim(x_hat, x)[0] if kind == "ms-ssim" else torch.zeros_like(psnr)
         distortion = weighted_distortion(x_hat, x, weights, kind)[0]
-        bpp = output.latent_bits[0] / pixels + hyper
-        return x_hat[0], torch.stack([bpp, hyper, distortion, psnr, similarity])
+        bpp = output.bits[0] / pixels
+        return x_hat[0], torch.stack([bpp, distortion, psnr, similarity])
 
     def _entry(self, figures: Tensor) -> dict[str, float]:
-        bpp, hyper, distortion, psnr, similarity = figures.mean(0).tolist()
+        bpp, distortion, psnr, similarity = figures.mean(0).tolist()
         entry = {
             "loss": round(bpp + distortion, 4),
             "bpp": round(bpp, 4),
             "psnr": round(psnr, 3),
         }
-        if hyper:
-            entry["hyper_bpp"] = round(hyper, 5)
         if self.config.loss.distortion == "ms-ssim":
             entry["ms_ssim"] = round(similarity, 5)
         return entry

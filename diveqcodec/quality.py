@@ -1,0 +1,103 @@
+"""One scale of quality in all its units. Needs no torch.
+
+A model is one for all rates. What is asked of it is a *quality*, 1 ... 100; what a file keeps is
+the *gain index*, 0 ... 65535; both are spread evenly over the logarithm of the *gain* that
+multiplies the latent before it is quantized with a cell of 1, hence over that of the trade-off
+*lambda* too (bits a pixel + lambda * 255^2 * MSE). Networks see the *position* in [0, 1], the
+context model its *bin*.
+
+>>> scale = Scale(0.0006, 1.5, bins=80)
+>>> index = gain_index(50)
+>>> index
+32437
+>>> round(scale.log_gain(index), 4), round(lambda_of(scale.log_gain(index)), 4)
+(1.0833, 0.0289)
+>>> round(scale.position(scale.log_gain(index)), 3), scale.bin(index)
+(0.495, 39)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from diveqcodec.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Number = TypeVar("Number", float, "Tensor")
+
+GAIN_STEPS = 65535  # the gain index is 0 ... GAIN_STEPS
+LOWEST, HIGHEST = 1.0, 100.0  # quality
+DEFAULT_QUALITY = 50.0
+
+# What a bit is worth in squared cells, so that a unit cell is optimal: at high rate the distortion
+# is D = 1/12 a dimension and dD/dR = -2 ln 2 D.
+RATE = math.log(2) / 6
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The range of a model: `lambda_min` and `lambda_max` of its ends, and its number of bins."""
+
+    lambda_min: float
+    lambda_max: float
+    bins: int
+
+    @property
+    def low(self) -> float:
+        """Log gain of the lowest quality."""
+        return log_gain_of(self.lambda_min)
+
+    @property
+    def high(self) -> float:
+        """Log gain of the highest quality."""
+        return log_gain_of(self.lambda_max)
+
+    def log_gain(self, index: int) -> float:
+        """Natural log of the gain of a gain index."""
+        return self.low + (self.high - self.low) * index / GAIN_STEPS
+
+    def position(self, log_gain: Number) -> Number:
+        """Position in [0, 1] of log gains."""
+        return (log_gain - self.low) / (self.high - self.low)
+
+    def bin(self, index: int) -> int:
+        """The bin of a gain index."""
+        return index * self.bins >> 16
+
+    def centre(self, number: Number) -> Number:
+        """Log gain at the centre of bins."""
+        return self.low + (self.high - self.low) * (number + 0.5) / self.bins
+
+
+def gain_index(quality: float) -> int:
+    """The gain index of a quality from 1 to 100.
+
+    Raises:
+        ConfigError: the quality is not in 1 ... 100.
+    """
+    if not LOWEST <= quality <= HIGHEST:
+        raise ConfigError(f"quality {quality:g}: must be from 1 to 100")
+    return round((quality - LOWEST) / (HIGHEST - LOWEST) * GAIN_STEPS)
+
+
+def quality_of(index: int) -> float:
+    """The quality of a gain index: the inverse of `gain_index`, not rounded."""
+    return LOWEST + (HIGHEST - LOWEST) * index / GAIN_STEPS
+
+
+def log_gain_of(lam: float) -> float:
+    """Natural log of the gain at which a unit cell is optimal for the trade-off `lam`.
+
+    `gain^2 = lambda * 255^2 * RATE / 12` for inputs in [-1, 1] and orthonormal rows: an error of a
+    cell costs 1 / 12 / gain^2 in pixels half as large as those in [0, 1], and a bit RATE cells.
+    """
+    return 0.5 * math.log(lam * 255.0**2 * RATE / 12.0)
+
+
+def lambda_of(log_gain: float) -> float:
+    """The trade-off of a log gain: the inverse of `log_gain_of`."""
+    return math.exp(2.0 * log_gain) * 12.0 / (255.0**2 * RATE)
