@@ -247,7 +247,7 @@ class _Recorder:
         if choice.rate_slope is not None:  # in training: what bits do when residuals move
             r = (y - mean).reshape(-1, d)
             bits = bits + (choice.rate_slope * (r - r.detach())).sum(1)
-        if choice.jacobian is not None and needs_moments(model.rules.gradient):
+        if choice.jacobian is not None and y.requires_grad and needs_moments(model.rules.gradient):
             jacobian = choice.jacobian.view(*shape[:2], d, d)
         y_hat = reconstruct(
             y.view(shape), mean.view(shape), e.view(shape), jacobian, model.rules.gradient

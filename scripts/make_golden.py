@@ -1,4 +1,4 @@
-"""Makes tests/golden/second again: a tiny trained model, files it wrote, and what they decode to.
+"""Makes tests/golden again: a tiny trained model, files it wrote, and what they decode to.
 
     python -m scripts.make_golden
 
@@ -25,8 +25,8 @@ from diveqcodec.weightfile import KEY, TRAINING
 from tests.coders import Recorder, decoded_tiles
 from tests.tiny import TINY, drawn, picture_of, trained
 
-GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden" / "second"
-STEPS = 300
+GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"
+STEPS = 200
 
 
 def main() -> None:
@@ -71,11 +71,15 @@ def pictures(codec: Codec) -> dict[str, tuple[Picture, float, int]]:
     """Pictures with quality and effort: colour, grey, transparency, what no prior expects."""
     disc = np.hypot(*(np.mgrid[:61, :83] - 35)) < 30
     noise = np.random.default_rng(1).integers(0, 2, (50, 64, 3), dtype=np.uint8) * np.uint8(255)
-    # Blocks of what the prior believes to be zero: the sign of a late principal component.
-    pattern = codec.model.transforms.analysis.klt.weight[-1].sign().permute(1, 2, 0).numpy()
+    # Blocks of what the prior believes to be zero: the sign of the last component of slice 1.
+    basis, last = codec.model.transforms.synthesis.basis, codec.model.config.part(1).stop - 1
+    unit = torch.zeros(1, codec.model.config.channels, 1, 1)
+    unit[0, last] = 1.0
+    with torch.no_grad():
+        pattern = (basis.inverse(unit) - basis.mean[:, None, None])[0].sign()
     surprise = np.full((90, 90, 3), 127, dtype=np.uint8)
     for place in (16, 48, 64):
-        surprise[place : place + 16, 32:48] = 127.5 + 127.5 * pattern
+        surprise[place : place + 16, 32:48] = 127.5 + 127.5 * pattern.permute(1, 2, 0).numpy()
     return {
         "colour": (picture_of(drawn(97, 130, 100)), 60, 5),
         "low": (picture_of(drawn(160, 120, 101)), 1, 5),
@@ -98,9 +102,12 @@ def check(calls: list[Recorder]) -> None:
     flags = [flag for call in calls for flag in call.flags()]
     classes = np.unique(np.concatenate([c for call in calls for c in call.classes if len(c)]))
     escaped = sum(call.escaped() for call in calls)
+    optional = [coded for call in calls for coded in call.optional()]
     print(f"flags {sum(flags)} of {len(flags)}, {escaped} escaped coordinates, rows {classes}")
-    if not escaped or sum(flags) in (0, len(flags)) or len(classes) < 12:
-        raise SystemExit("the files lack flags, escapes or classes: change the pictures")
+    print(f"optional slices {sum(optional)} of {len(optional)}")
+    is_poor = any(sum(bits) in (0, len(bits)) for bits in (flags, optional))
+    if is_poor or not escaped or len(classes) < 12:
+        raise SystemExit("the files lack flags, slices, escapes or classes: change the pictures")
 
 
 if __name__ == "__main__":

@@ -40,6 +40,11 @@ if TYPE_CHECKING:
     help="The run's folder; the default is runs/ and the name of DATASET.",
 )
 @click.option("--steps", type=click.IntRange(1), help="Steps in all: optim.steps.")
+@click.option(
+    "--hours",
+    type=click.FloatRange(min=0, min_open=True),
+    help="How long this session shall take; the steps are adapted to it.",
+)
 @click.option("--seed", type=click.IntRange(0), help="Of all that is random: seed.")
 @click.option("--resume", is_flag=True, help="Go on with the run in RUN, exactly.")
 @click.option(
@@ -65,6 +70,7 @@ def command(
     assignments: tuple[str, ...],
     output: Path | None,
     steps: int | None,
+    hours: float | None,
     seed: int | None,
     resume: bool,
     init: Path | None,
@@ -84,6 +90,8 @@ def command(
         return
     if dataset is None:
         raise Misuse("say which pictures to train on: diveq train DATASET")
+    if steps is not None and hours is not None:
+        raise Misuse("--steps and --hours exclude each other")
     if resume and (force or init is not None):
         raise Misuse("--resume goes on with a run: it excludes -f and --init")
     from diveqcodec import train
@@ -105,6 +113,7 @@ def command(
             resume=resume,
             force=force,
             init=init,
+            hours=hours,
             progress=_Progress(session, config.optim.steps, advance),
         )
     _conclude(session, result, dataset)

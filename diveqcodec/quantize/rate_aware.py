@@ -1,13 +1,13 @@
 """The codec's quantizer: rate-aware assignment of groups, and the gradients it is trained with.
 
 A group's residual r = y - mean gets the codeword (or pair: coarse + fine) that minimises
-`|r - e|^2 + rate * bits(symbol | class)`. The choice is hard; what the encoder hears of it is the
-choice of the same rule made soft,
+`|r - e|^2 + rate * bits(symbol | class)`. The choice is hard. What bits do when a residual moves is
+that of the same rule made soft,
 
     Q = softmax(-(|r - e|^2 + rate * bits) / (2 / 12)),
 
-for distortion (the Jacobian of E_Q[e], which is 12 Cov_Q[e, e]) and for rate (the gradient of
-E_Q[bits]) alike. Plain DiVeQ and STE are selectable (`Gradient`).
+the gradient of E_Q[bits], which is 12 Cov_Q[bits, e]. How distortion reaches codewords and encoder
+is a choice (`Gradient`): DiVeQ, or STE, or through the Jacobian 12 Cov_Q[e, e] of E_Q[e].
 
 Knows nothing of slices, passes or bytes.
 """
@@ -138,32 +138,40 @@ def reconstruct(
 ) -> Tensor:
     """The quantized latent, value `mean + e` exactly, with the gradients of the chosen rule.
 
+    Means hear of distortion only where a group is null. Where it is coded the choice follows the
+    mean, so that what is left of the distortion's gradient is noise, which is large at high rates
+    and drives means away (models/EXPERIMENTS.md); there they hear of the rate alone.
+
     Args:
         y: latent of a slice, `[M, G, d]` for M positions of G groups, with or without a gradient.
         mean: predicted means, same shape.
         e: chosen error vectors with gradient to their codewords, same shape.
         jacobian: of the soft assignment, `[M, G, d, d]`; needed for the soft rules.
-        gradient: "soft": the encoder through the soft assignment, means and codewords by the true
-            gradient; "soft-diveq": the same, but means and codewords get DiVeQ's part of it;
-            "diveq": DiVeQ as published, jointly over the slice at a position, noise in the gradient
-            only; "ste": the encoder gets the whole gradient, means and codewords DiVeQ's part.
+        gradient: "diveq": encoder and codewords share it as published, jointly over the slice at a
+            position, noise in the gradient only; "ste": the encoder gets the whole gradient,
+            codewords DiVeQ's part of it; "soft": the encoder through the soft assignment, codewords
+            by the true gradient; "soft-diveq": the same, but codewords get DiVeQ's part.
     """
-    value = mean + e
-    moved = None
-    if jacobian is not None:
-        r = y - (mean if gradient == "soft" else mean.detach())
-        moved = torch.einsum("mgij,mgj->mgi", jacobian, r - r.detach())  # zero, with a gradient
+    still = mean.detach()
+    value = still + e.detach()
+    is_null = (e.detach() == 0).all(-1, keepdim=True)
+    parts = [torch.where(is_null, mean, still)]
     if gradient == "soft":
-        return value if moved is None else value + moved
-    flat_y, flat_c = y.flatten(1), value.flatten(1)
-    if gradient == "diveq":
-        return diveq_step(flat_y, flat_c, rho=1.0, noise="gradient").view_as(y)
-    still = flat_y.detach()
-    part = step_toward(still, flat_c, rho=1.0, noise="gradient", sigma=None, generator=None)
-    if gradient == "ste":
-        return with_value(flat_y + part, flat_c.detach()).view_as(y)
-    stepped = part.view_as(y)
-    return with_value(stepped if moved is None else stepped + moved, value.detach())
+        parts.append(e)
+    else:
+        ends = y.detach().flatten(1), (still + e).flatten(1)
+        step = step_toward(*ends, rho=1.0, noise="gradient", sigma=None, generator=None)
+        parts.append(step.view_as(y))
+    if not y.requires_grad:
+        pass
+    elif gradient == "diveq":
+        parts.append(encoder_step(y.flatten(1), value.flatten(1)).view_as(y))
+    elif gradient == "ste":
+        parts.append(y)
+    else:
+        assert jacobian is not None
+        parts.append(torch.einsum("mgij,mgj->mgi", jacobian, y))
+    return with_value(torch.stack(parts).sum(0), value)
 
 
 def clamp_classes(classes: Tensor, sizes: int) -> Tensor:

@@ -19,9 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from diveqcodec.errors import TrainingError
-from diveqcodec.weightfile import compact, part
+from diveqcodec.weightfile import part
 
-PARTS = "weights-*-of-*.safetensors"  # names of what `save_parts` writes
 _KEY = "diveq"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _INFO = {"step": int, "config": dict, "history": list}  # what every checkpoint says of itself
@@ -92,59 +91,18 @@ def restore(
         raise ValueError("its tensors are those of another model") from error
 
 
-def save_parts(
-    folder: Path, tensors: dict[str, Tensor], info: dict[str, Any], limit: int = 16_000_000
-) -> list[Path]:
-    """Write what `load_average` returned in files of at most `limit` bytes, to be carried away.
-
-    Large tensors are in half precision, but for the linear transform; there is no optimizer. Parts
-    that were there before are gone.
-
-    Raises:
-        TrainingError: a file cannot be written.
-    """
-    parts: list[dict[str, Tensor]] = [{}]
-    room = limit
-    for name, value in tensors.items():
-        value = compact(value)
-        size = value.numel() * value.element_size() + 512  # and its entry in the header
-        if size > room - 65536 and parts[-1]:
-            parts.append({})
-            room = limit
-        parts[-1][f"average.{name}"] = value
-        room -= size
-    paths = []
-    for number, content in enumerate(parts):
-        path = folder / f"weights-{number + 1}-of-{len(parts)}.safetensors"
-        _write(path, content, info)
-        paths.append(path)
-    for old in set(folder.glob(PARTS)) - set(paths):
-        old.unlink()
-    return paths
-
-
 def load_average(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The averaged weights, float32, and the info of a checkpoint, run folder, or folder of parts.
+    """The averaged weights and the info of a checkpoint or a run folder.
 
     Raises:
-        TrainingError: nothing there, or it is damaged or not complete.
+        TrainingError: nothing there, or it is damaged.
     """
-    if not path.is_dir():
-        tensors, info = load(path)
-        return part(tensors, "model.") | part(tensors, "average."), info
-    if (path / "last.safetensors").exists():
-        return load_average(path / "last.safetensors")
-    files = sorted(path.glob(PARTS))
-    if not files:
-        raise TrainingError(f"{path}: neither a run nor weights in parts; `diveq train` makes runs")
-    expected = int(files[0].stem.rpartition("-")[2])
-    if len(files) != expected:
-        raise TrainingError(f"{path}: {len(files)} of {expected} parts of the weights are there")
-    merged: dict[str, Tensor] = {}
-    for file in files:
-        tensors, info = _read(file)
-        merged |= part(tensors, "average.")
-    return {k: v.float() if v.is_floating_point() else v for k, v in merged.items()}, info
+    if path.is_dir():
+        path = path / "last.safetensors"
+        if not path.exists():
+            raise TrainingError(f"{path.parent}: not a run; `diveq train` makes runs")
+    tensors, info = load(path)
+    return part(tensors, "model.") | part(tensors, "average."), info
 
 
 def _write(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:

@@ -188,10 +188,15 @@ def _crop(pictures: Pictures, config: DataConfig, random: np.random.Generator) -
 def lambdas(low: float, high: float, config: DataConfig, seed: int, step: int) -> Tensor:
     """Trade-offs of a step `[B]`, one from each of B strata of their distribution.
 
-    Log-uniform in [low, knee] and, with a share of `above`, in [knee, high].
+    Log-uniform in [low, knee] and, with a share of `above`, in [knee, high]. High trade-offs take
+    more work, so every half of the batch, and half of it, gets as many of them as the other, as far
+    as its size allows: several processes then need not wait for each other.
     """
     random = np.random.default_rng((seed, step, 1))
-    strata = (random.permutation(config.batch) + random.random(config.batch)) / config.batch
+    bits = (config.batch - 1).bit_length()
+    mirrored = [int(f"{i:0{bits}b}"[::-1], 2) if bits else 0 for i in range(1 << bits)]
+    ranks = np.argsort(np.array(mirrored)[: config.batch] ^ int(random.integers(1 << bits)))
+    strata = (np.argsort(ranks) + random.random(config.batch)) / config.batch
     knee, above = min(max(config.knee, low), high), config.above
     if knee >= high:
         above = 0.0

@@ -78,14 +78,14 @@ def export(
     """Write the averaged weights of `run` as a weights file.
 
     Args:
-        run: folder of a run, a checkpoint in it, or a folder of weights in parts.
+        run: folder of a run, or a checkpoint in it.
         target: the weights file.
         check: folder of pictures that the float model and the exported one are compared on.
         licence: note on the licences of weights and pictures, kept in the file.
         limit: number of pictures the comparison stops at.
 
     Raises:
-        TrainingError: `run` is none of these, or there are no pictures to check with.
+        TrainingError: `run` is neither of these, or there are no pictures to check with.
         ModelError: the file cannot be written, or does not read back.
     """
     model, info = load_averaged(run)

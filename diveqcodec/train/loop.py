@@ -15,6 +15,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from diveqcodec.train import checkpoint, data
 from diveqcodec.train.basis import cosine_basis
 from diveqcodec.train.config import TrainConfig
 from diveqcodec.train.loss import balanced, weighted_distortion
+from diveqcodec.train.pace import Pace
 from diveqcodec.train.processes import Gradients, Processes
 from diveqcodec.train.schedule import (
     average_decay,
@@ -108,10 +110,17 @@ class Trainer:
         self.history = list(history)
         self._restart_average()
 
-    def run(self, *, progress: Progress | None = None, stop: Callable[[], bool] = bool) -> None:
+    def run(
+        self,
+        *,
+        progress: Progress | None = None,
+        stop: Callable[[], bool] = bool,
+        pace: Pace | None = None,
+    ) -> None:
         """Train to the last step, or until `stop()`; checkpoints and logs on the way.
 
-        A checkpoint that cannot be written on the way is a warning; it is tried again later.
+        `pace` adapts the number of steps. A checkpoint that cannot be written on the way is a
+        warning; it is tried again later.
 
         Raises:
             TrainingError: the loss is not a number (the last checkpoint stays), or the final
@@ -122,10 +131,13 @@ class Trainer:
         session = saved = marked = time.monotonic()
         before = self.seconds
         while not self.must_stop and self.step < self.config.optim.steps:
-            wants_to_stop = stop()  # it may change the steps
             config = self.config
-            self.advance(interval, wants_to_stop)
-            is_last = self.step == config.optim.steps
+            steps = config.optim.steps
+            if pace is not None:
+                phase = decoded_by_networks(self.step, len(self.share), config)
+                steps = pace.steps(self.step, steps, phase)
+            self.advance(interval, stop(), steps)
+            is_last = self.step >= self.config.optim.steps
             if not self.processes.is_first:
                 continue
             if self.step % config.log.every == 0 or is_last:
@@ -150,8 +162,15 @@ class Trainer:
         if self.processes.is_first:
             self.save()
 
-    def advance(self, interval: Interval, wants_to_stop: bool = False) -> None:
+    def advance(
+        self, interval: Interval, wants_to_stop: bool = False, steps: int | None = None
+    ) -> None:
         """Make one step of training and add what happened to `interval`.
+
+        Args:
+            interval: statistics.
+            wants_to_stop: asks all processes to end the run after this step.
+            steps: how many steps the run shall have, if that changes; the first process says it.
 
         Raises:
             TrainingError: loss or gradient is not a number (on CUDA noticed later, by `run`).
@@ -171,7 +190,8 @@ class Trainer:
         loss = balanced(bpp + distortion, lam)
         self.gradients.clear()
         loss.backward()
-        self.must_stop = self.gradients.average(self.processes, wants_to_stop)
+        steps = steps or config.optim.steps
+        self.must_stop, steps = self.gradients.average(self.processes, wants_to_stop, steps)
         norm = self.gradients.clip(config.optim.clip)
         is_bad = ~(norm.isfinite() & loss.detach().isfinite())
         is_first = is_bad & (self.bad_step < 0)
@@ -187,6 +207,8 @@ class Trainer:
             parameters = list(model.parameters())
             torch._foreach_lerp_(list(self.average.values()), parameters, 1 - decay)
         self.step += 1
+        if steps != config.optim.steps:
+            self.config = replace(config, optim=replace(config.optim, steps=max(steps, self.step)))
         self._replace_codewords(output)
         if self.step % config.quantizer.refresh == 0:
             model.refresh()

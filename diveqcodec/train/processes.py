@@ -60,13 +60,15 @@ class Gradients:
     """All gradients in one tensor, of which those of the parameters are views.
 
     Parameters that took no part in a step have zero gradients, not none, whatever the others do.
-    One more element carries a vote: whether to stop after this step.
+    Two more elements carry what the processes agree on: whether to stop after this step, and how
+    many steps the first one wants.
     """
 
     def __init__(self, parameters: Iterable[Tensor]) -> None:
         self.parameters = [p for p in parameters if p.requires_grad]
         count = sum(p.numel() for p in self.parameters)
-        self._all = torch.zeros(count + 1, device=self.parameters[0].device)
+        self._all = torch.zeros(count + 2, device=self.parameters[0].device)
+        self._values = self._all[:count]
         start = 0
         for parameter in self.parameters:
             # In the memory layout of the parameter: fused optimizers take that for granted.
@@ -77,18 +79,22 @@ class Gradients:
         """Start a step."""
         self._all.zero_()
 
-    def average(self, processes: Processes, wants_to_stop: bool = False) -> bool:
-        """Average over all processes; true if one of them wants to stop."""
+    def average(self, processes: Processes, wants_to_stop: bool, steps: int) -> tuple[bool, int]:
+        """Average over all processes.
+
+        Returns:
+            whether one of them wants to stop, and how many `steps` the first one wants.
+        """
         if processes.count == 1:
-            return wants_to_stop
-        self._all[-1] = float(wants_to_stop)
+            return wants_to_stop, steps
+        self._all[-2] = float(wants_to_stop)
+        self._all[-1] = float(steps if processes.is_first else 0)  # exact below 2^24
         processes.sum_(self._all)
-        self._all /= processes.count
-        return bool(self._all[-1] > 0)
+        self._values /= processes.count
+        return bool(self._all[-2] > 0), int(self._all[-1])
 
     def clip(self, most: float) -> Tensor:
         """Scale down to a norm of at most `most`; returns the norm before."""
-        values = self._all[:-1]
-        norm = values.norm()
-        values.mul_((most / norm.clamp_min(1e-6)).clamp_max(1.0))
+        norm = self._values.norm()
+        self._values.mul_((most / norm.clamp_min(1e-6)).clamp_max(1.0))
         return norm

@@ -13,7 +13,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,16 +24,16 @@ import torch
 from diveqcodec.errors import TrainingError
 from diveqcodec.model import DvqModel
 from diveqcodec.modelconfig import ModelConfig
-from diveqcodec.train import checkpoint, data
+from diveqcodec.train import data
 from diveqcodec.train.config import TrainConfig, to_toml
 from diveqcodec.train.loop import Progress, Trainer
+from diveqcodec.train.pace import Pace
 from diveqcodec.train.processes import Processes, join
 from diveqcodec.train.statistics import Interval
 from diveqcodec.weightfile import load_for_training, read_info
 
 log = logging.getLogger(__name__)
 
-Pace = Callable[[Trainer], bool]
 Start = tuple[DvqModel, list[str]]  # a model to go on from, and the history of its weights
 
 _OURS = (  # patterns of what a run and the commands about it leave in its folder
@@ -43,7 +43,6 @@ _OURS = (  # patterns of what a run and the commands about it leave in its folde
     "best.safetensors",
     "samples",
     "curves.png",
-    checkpoint.PARTS,
 )
 
 
@@ -89,7 +88,7 @@ def run(
     force: bool = False,
     init: Path | None = None,
     progress: Progress | None = None,
-    pace: Pace | None = None,
+    hours: float | None = None,
 ) -> Result:
     """Train on the pictures below `dataset` in the run folder `folder`.
 
@@ -106,8 +105,8 @@ def run(
         init: weights file to start from instead of cosines. All of its networks are
             trained from the first step on.
         progress: called with the step and every line of the log.
-        pace: called before every step with the trainer, whose configuration it may replace (the
-            number of steps); true ends the run as an interruption does.
+        hours: how long this session shall take: the number of steps is adapted to it, so that the
+            learning rate has come down when the time is up.
 
     Raises:
         TrainingError: folder, pictures or checkpoint are not usable, or training failed.
@@ -128,10 +127,8 @@ def run(
     if trainer.processes.is_first:
         _open_folder(folder, trainer, resume=resume)
     with _interruptions() as interrupted:
-        trainer.run(
-            progress=progress,
-            stop=lambda: interrupted.is_set() or (pace is not None and pace(trainer)),
-        )
+        pace = None if hours is None else Pace(3600 * hours, config.log.validate_every)
+        trainer.run(progress=progress, stop=interrupted.is_set, pace=pace)
     if trainer.processes.is_first:
         _write_config(folder, trainer.config)  # with the number of steps that the pace found
     return Result(
