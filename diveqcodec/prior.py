@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diveqcodec.layers import GainTable, fast_dtype, zeroed
+from diveqcodec.layers import GainTable, fast_dtype, returning_clamp, zeroed
 from diveqcodec.modelconfig import ModelConfig
 from diveqcodec.passes import Pass, order_of_batch, taps_of
 from diveqcodec.priorlayers import ACTIVATION_BOUND, INPUT_BOUND
@@ -248,7 +248,7 @@ class Prior(nn.Module):
     def _split(self, s: int, out: Tensor, offset: Tensor) -> tuple[Tensor, Classes]:
         """Outputs `[M, ...]` of slice `s`: normalised means `[M, c]`, flat classes `[M * G]`."""
         groups, d = self.config.slices[s], self.config.group
-        out = out.clamp(-ACTIVATION_BOUND, ACTIVATION_BOUND)
+        out = returning_clamp(out, -ACTIVATION_BOUND, ACTIVATION_BOUND)
         mean = out[:, : groups * d]
         rest = out[:, groups * d :].view(out.shape[0], -1, groups)
         size = clamp_classes(rest[:, 0] + offset, self.config.sizes)

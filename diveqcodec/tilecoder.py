@@ -22,7 +22,6 @@ from torch import Tensor
 from diveqcodec.entropy import Coder, Tables, ideal_bits
 from diveqcodec.errors import DamagedError
 from diveqcodec.fixedprior import GroupRows
-from diveqcodec.model import is_worth_coding
 from diveqcodec.quality import RATE
 from diveqcodec.quantize.search import (
     ESCAPE_LENGTHS,
@@ -32,6 +31,7 @@ from diveqcodec.quantize.search import (
     choose,
     choose_pair,
 )
+from diveqcodec.recorder import is_worth_coding
 from diveqcodec.weights import CodingLayer, CodingModel
 
 # Frequencies of the flag of a pass: 1 in 64 passes is expected to code its skipped groups.

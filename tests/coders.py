@@ -39,6 +39,20 @@ class Recorder:
         calls = zip(self.symbols, self.sizes, self.classes, strict=True)
         return [int(s[0]) for s, size, c in calls if size == 2 and len(c)]
 
+    def optional(self) -> list[int]:
+        """Whether each of the optional slices is coded."""
+        found, rest = [], 0  # raw parts of escaped coordinates that are still to come
+        for symbols, size, classes in zip(self.symbols, self.sizes, self.classes, strict=True):
+            if len(classes):
+                continue
+            if size == ESCAPE_LENGTHS:
+                rest = int((symbols > 0).sum() + (symbols > 12).sum())
+            elif rest:
+                rest -= 1
+            elif size == 2:
+                found.append(int(symbols[0]))
+        return found
+
     def escaped(self) -> int:
         """How many lattice coordinates followed an escape symbol."""
         calls = zip(self.symbols, self.sizes, self.classes, strict=True)
@@ -103,7 +117,7 @@ def rewritten(codec: Codec, data: bytes) -> bytes:
 
 
 def quality_bin(codec: Codec, file: bitstream.DvqFile) -> int:
-    return file.header.gain_index * codec.model.config.quality_bins >> 16
+    return codec.model.config.scale.bin(file.header.gain_index)
 
 
 def positions(tile: bitstream.Tile) -> tuple[int, int]:

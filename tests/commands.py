@@ -12,7 +12,7 @@ from PIL import Image
 from diveqcodec import zoo
 from diveqcodec.cli import main
 
-TINY = Path(__file__).resolve().parent / "golden" / "second" / "tiny.safetensors"
+TINY = Path(__file__).resolve().parent / "golden" / "tiny.safetensors"
 
 
 def diveq(*arguments: object, stdin: bytes | None = None) -> Result:

@@ -16,13 +16,12 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
-KINDS = ("first", "second")  # generations of models: see tests/golden/README.md
 
 
-@pytest.fixture(scope="session", params=KINDS)
-def tiny_model_path(request: pytest.FixtureRequest) -> Path:
+@pytest.fixture(scope="session")
+def tiny_model_path() -> Path:
     """A tiny trained model, which coding can load; what training needs was left out of it."""
-    return GOLDEN / str(request.param) / "tiny.safetensors"
+    return GOLDEN / "tiny.safetensors"
 
 
 @pytest.fixture(scope="session")

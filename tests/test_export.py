@@ -1,6 +1,5 @@
 """From floats to integers: what is lost is next to nothing, and what is exact is exact."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +9,10 @@ import torch
 from diveqcodec import weights
 from diveqcodec.codec import Codec
 from diveqcodec.export import integers
-from diveqcodec.model import GAIN_STEPS, DvqModel
-from diveqcodec.prior import lambda_of, log_gain_of
-from diveqcodec.quantize.search import GRID, RATE
+from diveqcodec.model import DvqModel
+from diveqcodec.priorlayers import layers_of
+from diveqcodec.quality import gain_index, lambda_of
+from diveqcodec.quantize.search import GRID
 from diveqcodec.tilecoder import Tally
 from diveqcodec.train import exporting
 from diveqcodec.train.exporting import Check, Report
@@ -26,17 +26,22 @@ def model() -> DvqModel:
     return made.eval()
 
 
-def test_everything_exact_is_an_integer() -> None:
-    model = DvqModel(replace(TINY, hyper_channels=8))
+def test_everything_exact_is_an_integer(model: DvqModel) -> None:
     numbers = integers(model)
     assert not [name for name, value in numbers.items() if value.is_floating_point()]
-    for name in ("fine", "coarse", "hyper"):
+    for name in ("fine", "coarse"):
         assert bool((numbers[f"{name}.codewords"][0] == 0).all())
         frequencies = numbers[f"{name}.frequencies"]
         assert bool((frequencies.sum(1) == 1 << 24).all())
         assert int(frequencies.min()) >= 1
-    assert int(numbers["hyper.classes"].max()) < TINY.sizes
-    assert int(numbers["hyper.classes"].min()) >= 0
+
+
+def test_every_layer_of_the_prior_is_exported(model: DvqModel) -> None:
+    numbers = integers(model)
+    layers = {f"prior.{layer.key}.weight" for layer in layers_of(TINY)}
+    assert {name for name in numbers if name.endswith(".weight")} == layers
+    for s, passes in enumerate((4, 1, 1)):  # but the first
+        assert numbers[f"prior.{s}.passes"].shape == (passes, TINY.prior_width)
 
 
 def test_numbers_stand_for_the_floats(model: DvqModel) -> None:
@@ -67,29 +72,20 @@ def test_the_fixed_prior_costs_what_the_float_one_does(
     kept, _ = weights.load_for_training(path)  # networks as stored: half precision
     kept.eval()
     codec = Codec(weights.load(path), networks=torch.float32)
-    low, high = TINY.log_gain_range()
-    gain = round((quality - 1) / 99 * GAIN_STEPS)
-    log_gain = low + (high - low) * gain / GAIN_STEPS
-    lam = lambda_of(log_gain, RATE)
+    gain = gain_index(quality)
+    lam = lambda_of(TINY.scale.log_gain(gain))
     pixels = drawn(256, 320, 77)
     tally = Tally()
     codec.compress_at(picture_of(pixels), gain, tally=tally)
     x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
         output = kept(x, torch.tensor([lam]))
-    expected = float(output.latent_bits + output.hyper_bits)
+    expected = float(output.bits)
     assert sum(tally.bits.values()) == pytest.approx(expected, rel=0.01)
     restored = codec.decompress(codec.compress_at(picture_of(pixels), gain)).pixels
     ours = np.square(restored.astype(float) - pixels).mean()
     floats = float((output.x_hat.clamp(0, 1) - x).square().mean()) * 255**2
     assert ours == pytest.approx(floats, rel=0.02)
-
-
-@pytest.mark.parametrize("lam", [0.0006, 0.0067, 0.25])
-def test_trade_offs_and_gains_are_inverse(model: DvqModel, lam: float) -> None:
-    log_gain = log_gain_of(lam, RATE)
-    assert lambda_of(log_gain, RATE) == pytest.approx(lam, rel=1e-12)
-    assert float(model.log_gain(torch.tensor([lam]))) == pytest.approx(log_gain, abs=1e-5)
 
 
 def test_excess_is_taken_at_equal_psnr() -> None:

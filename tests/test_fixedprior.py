@@ -45,55 +45,35 @@ class Reference:
         twice = 2 * (value - (low << bits))
         return low + ((twice > 1 << bits) | ((twice == 1 << bits) & (low % 2 == 1)))
 
-    def convolve(self, name: str, grid: Integers, radius: int) -> Integers:
-        height, width, channels = grid.shape
-        weight = self.numbers[f"{name}.weight"].reshape(-1, channels)  # rows: output, then tap
-        span = range(-radius, radius + 1)
-        taps = [(i, j) for i in span for j in span]
-        weight = weight.reshape(-1, len(taps), channels)
-        total = np.zeros((height, width, len(weight)), dtype=np.int64)
-        for tap, (i, j) in enumerate(taps):
-            for y in range(max(0, -i), min(height, height - i)):
-                for x in range(max(0, -j), min(width, width - j)):
-                    total[y, x] += weight[:, tap] @ grid[y + i, x + j]
-        return total
+    def window(self, known: Integers, y: int, x: int) -> Integers:
+        """What is known of earlier slices in the 3x3 window of a position, taps in raster order."""
+        height, width, inputs = known.shape
+        found = np.zeros((9, inputs), dtype=np.int64)
+        for tap, (i, j) in enumerate(np.ndindex(3, 3)):
+            row, column = y + i - 1, x + j - 1
+            if 0 <= row < height and 0 <= column < width:
+                found[tap] = known[row, column]
+        return found.flatten()
 
-    def features(self, z: Integers) -> Integers:
-        hidden = np.clip(z * 16, -ACTIVATION_LIMIT, ACTIVATION_LIMIT)
-        for name in ("synthesis.first", "synthesis.second", "synthesis.third"):
-            total = self.convolve(name, hidden, 1) + self.numbers[f"{name}.bias"]
-            total = self.shift(total, self.numbers[f"{name}.shift"])
-            hidden = np.clip(total, 0, ACTIVATION_LIMIT)
-            if name != "synthesis.first":
-                doubled = np.zeros(
-                    (2 * len(hidden), 2 * hidden.shape[1], hidden.shape[2] // 4), dtype=np.int64
-                )
-                for i in range(2):
-                    for j in range(2):
-                        doubled[i::2, j::2] = hidden[:, :, 2 * i + j :: 4]
-                hidden = doubled
-        return hidden
-
-    def walk(self, z: Integers | None, quality_bin: int, size, code) -> Integers:
+    def walk(self, quality_bin: int, size, is_coded, code) -> Integers:
         config, n = self.config, self.numbers
         height, width = size
-        features = None if z is None else self.features(z)[:height, :width]
-        channels = sum(config.slices) * config.group
-        latent = np.zeros((height, width, channels), dtype=np.int64)
+        latent = np.zeros((height, width, config.channels), dtype=np.int64)
         known = [np.zeros((height, width, config.inputs(s)), np.int64) for s in self.slices()]
         for s, groups in enumerate(config.slices):
-            start, end = config.start(s), config.start(s) + groups * config.group
-            base = np.broadcast_to(n[f"{s}.quality"][quality_bin], (height, width, config.width))
-            if features is not None:
-                base = base + self.convolve(f"{s}.hyper", features, 0)
-            if s:
-                base = base + self.convolve(f"{s}.earlier", np.concatenate(known[:s], 2), 1)
+            if s >= len(config.slices) - config.optional_slices and not is_coded(s):
+                continue  # its latents and what is known of it stay zero
+            start = sum(config.slices[:s]) * config.group
+            end = start + groups * config.group
             levels = config.levels(s)
             for number in range(1 + 2 * levels if levels else 2):
                 for y, x in np.ndindex(height, width):
                     if order(levels, y, x) != number:
                         continue
-                    pre = base[y, x]
+                    pre = n[f"{s}.quality"][quality_bin]
+                    if s:
+                        earlier = self.window(np.concatenate(known[:s], 2), y, x)
+                        pre = pre + n[f"{s}.earlier.weight"] @ earlier
                     if number:
                         pre = pre + self.context(s, number, known[s], y, x)
                     mean, rows = self.head(s, pre, quality_bin)
@@ -117,18 +97,15 @@ class Reference:
             row, column = y + step * i, x + step * j
             if 0 <= row < len(known) and 0 <= column < known.shape[1]:
                 window[tap] = known[row, column]
-        name = f"{s}.current.{number}" if levels else f"{s}.current"
-        bias = self.numbers[f"{s}.second_pass"].reshape(-1, self.config.width)[number - 1]
-        total: Integers = self.numbers[f"{name}.weight"] @ window.flatten() + bias
+        weight, bias = self.numbers[f"{s}.current.{number}.weight"], self.numbers[f"{s}.passes"]
+        total: Integers = weight @ window.flatten() + bias[number - 1]
         return total
 
     def slices(self) -> range:
         return range(len(self.config.slices))
 
     def magnitudes(self, coded: Integers) -> list[int]:
-        """Log magnitudes of a position's groups, if the configuration has them."""
-        if not self.config.magnitudes:
-            return []
+        """Log magnitudes of a position's groups."""
         found = []
         for group in coded.reshape(-1, self.config.group).tolist():
             total = 256 + sum(map(abs, group))
@@ -139,12 +116,12 @@ class Reference:
     def head(self, s: int, pre: Integers, quality_bin: int):
         config, n = self.config, self.numbers
         groups, d = config.slices[s], config.group
-        start = config.start(s)
+        start = sum(config.slices[:s]) * d
         pre = self.shift(pre, n[f"{s}.pre.shift"])
         pre = np.clip(pre, -ACTIVATION_LIMIT, ACTIVATION_LIMIT)
         total = n[f"{s}.hidden.weight"] @ np.maximum(pre, 0) + n[f"{s}.hidden.bias"]
         hidden = np.clip(self.shift(total, n[f"{s}.hidden.shift"]), 0, ACTIVATION_LIMIT)
-        joined = np.concatenate([hidden, pre[: config.linear]])
+        joined = np.concatenate([hidden, pre[: config.prior_linear]])
         total = n[f"{s}.out.weight"] @ joined + n[f"{s}.out.bias"]
         out = np.clip(self.shift(total, n[f"{s}.out.shift"]), -ACTIVATION_LIMIT, ACTIVATION_LIMIT)
         unit = n["unit"][quality_bin, start : start + groups * d]
@@ -166,28 +143,40 @@ def errors(s: int, amplitude: int) -> Integers:
     return random.integers(-amplitude, amplitude + 1, (16, 16, 64))
 
 
-def walked(prior: FixedPrior, size, quality_bin: int, amplitude: int, seed: int = 0):
-    """ŷ, means and rows of a walk that codes `errors`."""
-    seen: dict[tuple[int, int, int], tuple[list[int], list[list[int]]]] = {}
+class Walker:
+    """A `SliceCoder` that codes `errors` and leaves out the slices `without`; keeps what it saw."""
 
-    def code(s, number, places, mean, rows: GroupRows):
-        e = torch.from_numpy(errors(s, amplitude)[: size[0], : size[1], : mean.shape[1]].copy())
+    def __init__(self, prior: FixedPrior, size, amplitude: int, without: tuple[int, ...]) -> None:
+        self.shapes, self.size, self.amplitude = prior.config.shapes, size, amplitude
+        self.without = without
+        self.asked: list[int] = []
+        self.seen: dict[tuple[int, int, int], tuple[list[int], list[list[int]]]] = {}
+
+    def is_coded(self, s: int) -> bool:
+        self.asked.append(s)
+        return s not in self.without
+
+    def code(self, s: int, places, mean, rows: GroupRows):
+        height, width = self.size
+        e = torch.from_numpy(errors(s, self.amplitude)[:height, :width, : mean.shape[1]].copy())
         tables = [rows.fine] + ([] if rows.coarse is None else [rows.coarse])
-        assert bool((rows.skipped == (rows.fine < prior.config.shapes)).all())
+        assert bool((rows.skipped == (rows.fine < self.shapes)).all())
         for i, place in enumerate(places.tolist()):
-            key = (s, place // size[1], place % size[1])
-            seen[key] = (mean[i].long().tolist(), [t[i].tolist() for t in tables])
+            key = (s, place // width, place % width)
+            assert key not in self.seen
+            self.seen[key] = (mean[i].long().tolist(), [t[i].tolist() for t in tables])
         return mean + e.reshape(-1, mean.shape[1])[places].double()
 
-    return prior.walk(hyper(prior, seed, size), quality_bin, size, code), seen
 
-
-def hyper(prior: FixedPrior, seed: int, size) -> torch.Tensor | None:
-    if not prior.config.hyper_channels:
-        return None
-    random = np.random.default_rng(seed)
-    shape = (-(-size[0] // 4), -(-size[1] // 4), 8)
-    return torch.from_numpy(random.integers(-2000, 2001, shape)).double()
+def walked(
+    prior: FixedPrior, size, quality_bin: int, amplitude: int, without: tuple[int, ...] = ()
+):
+    """ŷ, means and rows of a walk that codes `errors`."""
+    coder = Walker(prior, size, amplitude, without)
+    latent = prior.walk(quality_bin, size, coder)
+    config = prior.config
+    assert coder.asked == [s for s in range(len(config.slices)) if config.is_optional(s)]
+    return latent, coder.seen
 
 
 def blunt(numbers, seed: int):
@@ -229,30 +218,49 @@ def test_it_rounds_and_clips_as_plain_integers_do(
     check_against_plain_integers(prior, changed, seed, 10 ** (seed + 1))
 
 
+@pytest.mark.parametrize("without", [(2,), (1,), (1, 2)])
+def test_slices_left_out_are_computed_as_plain_integers_do(numbers, without: tuple[int, ...]) -> None:
+    """What is known of them is zero for those after them."""
+    config = replace(TINY, optional_slices=2)
+    for changed in (numbers, blunt(numbers, 5)):
+        prior = FixedPrior(config, changed)
+        check_against_plain_integers(prior, changed, 3, 700, without)
+    latent, seen = walked(prior, SIZE, 3, 700, without)
+    assert {s for s, _, _ in seen} == {0, 1, 2} - set(without)
+    for s in range(3):
+        assert bool((latent[:, :, config.part(s)] == 0).all()) == (s in without)
+
+
 @pytest.mark.parametrize("group", [2, 4])
 @pytest.mark.parametrize("pyramid", [0, 2])
+@pytest.mark.parametrize("optional", [0, 1])
 def test_wide_and_several_slices_are_computed_as_plain_integers_do(
-    group: int, pyramid: int
+    group: int, pyramid: int, optional: int
 ) -> None:
-    """Windows of radius 1, two earlier slices, groups of four: none of them in the tiny models."""
+    """Windows of radius 1, wide pyramids, groups of four: none of them in the tiny model."""
     torch.manual_seed(group)
     slices = (2, 20, 4) if group == 2 else (1, 10, 2)
     config = replace(
-        TINY, channels=52, group=group, slices=slices, pyramid_slices=pyramid, coarse_slices=1
+        TINY,
+        channels=52,
+        group=group,
+        slices=slices,
+        pyramid_slices=pyramid,
+        optional_slices=optional,
     )
     exact = integers(DvqModel(config))
     found = {k.removeprefix("prior."): v for k, v in exact.items() if k.startswith("prior.")}
-    assert config.prior().radius(1) == 1
+    assert config.radius(1) == 1
     for changed in (blunt(found, 7), blunt(found, 8)):
-        prior = FixedPrior(config.prior(), changed)
+        prior = FixedPrior(config, changed)
         check_against_plain_integers(prior, changed, 3, 1 << 26)
         check_against_plain_integers(prior, changed, 5, 900)
 
 
 def check_against_plain_integers(
-    prior: FixedPrior, numbers, quality_bin: int, amplitude: int
+    prior: FixedPrior, numbers, quality_bin: int, amplitude: int, without: tuple[int, ...] = ()
 ) -> None:
-    latent, seen = walked(prior, SIZE, quality_bin, amplitude)
+    latent, seen = walked(prior, SIZE, quality_bin, amplitude, without)
     reference = Reference(prior.config, numbers)
 
     def code(s, y, x, mean, rows):
@@ -261,8 +269,7 @@ def check_against_plain_integers(
         assert [r.tolist() for r in rows] == got_rows
         return mean + errors(s, amplitude)[y, x, : len(mean)]
 
-    z = hyper(prior, 0, SIZE)
-    expected = reference.walk(None if z is None else z.long().numpy(), quality_bin, SIZE, code)
+    expected = reference.walk(quality_bin, SIZE, lambda s: s not in without, code)
     assert not seen  # every position was visited by both
     np.testing.assert_array_equal(latent.long().numpy(), expected)
     assert reference.largest < 1 << 53
@@ -320,10 +327,7 @@ def test_weights_that_could_leave_the_exact_range_are_refused(
 ) -> None:
     config = tiny_model.prior.config
     FixedPrior(config, numbers)
-    names = ["0.quality", "1.second_pass", "1.out.bias", "offset"]
-    if config.hyper_channels:
-        names.append("synthesis.second.bias")
-    for name in names:
+    for name in ("0.quality", "0.passes", "1.passes", "1.out.bias", "2.hidden.bias", "offset"):
         spoiled = {k: v.clone() for k, v in numbers.items()}
         spoiled[name].view(-1)[-1] = -(1 << 53)
         with pytest.raises(ModelError, match="would not be exact"):
@@ -332,9 +336,10 @@ def test_weights_that_could_leave_the_exact_range_are_refused(
         spoiled = dict(numbers, **{name: numbers[name] * 0 + (1 << 34)})
         with pytest.raises(ModelError, match=f"the prior's {product} can leave"):
             FixedPrior(config, spoiled)
-    huge = {k: v.long() << 30 if k == "1.earlier.weight" else v for k, v in numbers.items()}
-    with pytest.raises(ModelError, match="1.pre can leave"):
-        FixedPrior(config, huge)
+    for large in ("1.earlier.weight", "0.current.2.weight", "2.current.1.weight"):
+        huge = {k: v.long() << 34 if k == large else v for k, v in numbers.items()}
+        with pytest.raises(ModelError, match=f"{large[0]}.pre can leave"):
+            FixedPrior(config, huge)
 
 
 def test_numbers_that_are_missing_or_misshapen_are_named(tiny_model: CodingModel, numbers) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diveqcodec.passes import Pass, of_batch, passes_of, taps_of
+from diveqcodec.passes import order_of_batch, passes_of, taps_of
 
 CPU = torch.device("cpu")
 SIZES = [(1, 1), (1, 9), (7, 1), (3, 3), (2, 5), (16, 16), (13, 21)]
@@ -62,8 +62,19 @@ def test_neighbours_by_hand() -> None:
     assert sides.neighbours[3].tolist() == [2, 5, 7, 10]  # (1, 2)
 
 
-def test_a_batch_is_its_grids_one_after_another() -> None:
-    one = Pass(torch.tensor([0, 3]), torch.tensor([[1, 4], [2, 1]]))  # a grid of 4, 4 is outside
-    two = of_batch(one, 2, 4)
-    assert two.places.tolist() == [0, 3, 4, 7]
-    assert two.neighbours.tolist() == [[1, 8], [2, 1], [5, 8], [6, 5]]
+@pytest.mark.parametrize("levels", [0, 2])
+def test_the_order_of_a_batch_is_that_of_its_grids(levels: int) -> None:
+    height, width, batch = 5, 6, 3
+    count = height * width
+    order = order_of_batch(height, width, levels, 2, batch, CPU)
+    singles = passes_of(height, width, levels, 2, CPU)
+    for one, alone in zip(order.passes, singles, strict=True):
+        places, neighbours = one.places.view(batch, -1), one.neighbours.view(batch, len(alone.places), -1)
+        for picture in range(batch):
+            assert torch.equal(places[picture] - picture * count, alone.places)
+            wanted = alone.neighbours + picture * count
+            wanted[alone.neighbours == count] = batch * count  # outside, whatever the picture
+            assert torch.equal(neighbours[picture], wanted)
+    assert sorted(order.places.tolist()) == list(range(batch * count))
+    assert torch.equal(order.places, torch.cat([one.places for one in order.passes]))
+    assert torch.equal(order.places[order.inverse], torch.arange(batch * count))

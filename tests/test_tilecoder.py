@@ -9,8 +9,9 @@ import torch
 from diveqcodec.entropy import Decoder, Encoder, ideal_bits
 from diveqcodec.errors import DamagedError
 from diveqcodec.fixedprior import GRID_BITS
+from diveqcodec.model import is_worth_coding
 from diveqcodec.passes import passes_of
-from diveqcodec.quantize.search import RATE
+from diveqcodec.quality import RATE
 from diveqcodec.tilecoder import Source, Tally, TileCoder, check_crc
 from diveqcodec.weights import CodingModel
 from tests.coders import Recorder
@@ -20,22 +21,14 @@ SIZES = [(1, 1), (1, 7), (9, 1), (2, 3), (4, 4), (5, 8), (13, 11)]
 
 def source(model: CodingModel, size, scale: float, rate: float = RATE, seed: int = 0) -> Source:
     random = torch.Generator().manual_seed(seed)
-    latent = torch.randn(*size, 16, generator=random) * scale
-    if model.hyper is None:
-        return Source(latent, None, rate)
-    hyper = (-(-size[0] // 4), -(-size[1] // 4))
-    return Source(latent, torch.randn(*hyper, 8, generator=random) * 3, rate)
+    return Source(torch.randn(*size, model.config.channels, generator=random) * scale, rate)
 
 
 def passes(model: CodingModel, s: int, size) -> int:
     """How many passes of slice s have positions."""
-    config = model.config.prior()
+    config = model.config
     geometry = passes_of(*size, config.levels(s), config.radius(s), torch.device("cpu"))
     return sum(len(one.places) > 0 for one in geometry)
-
-
-def parts(model: CodingModel) -> set[str]:
-    return {"slice 0", "slice 1"} | (set() if model.hyper is None else {"hyper"})
 
 
 def both(model: CodingModel, size, given: Source, quality_bin: int = 3):
@@ -57,7 +50,7 @@ def both(model: CodingModel, size, given: Source, quality_bin: int = 3):
 def test_decoding_inverts_encoding(tiny_model: CodingModel, size, scale: float) -> None:
     for quality_bin in (0, 3, 7):
         _, latent, _ = both(tiny_model, size, source(tiny_model, size, scale), quality_bin)
-        assert latent.shape == (*size, 16)
+        assert latent.shape == (*size, tiny_model.config.channels)
 
 
 @pytest.mark.parametrize("rate", [0.0, RATE])
@@ -66,7 +59,7 @@ def test_nothing_clips(tiny_model: CodingModel, rate: float, large: float) -> No
     """Latents far outside of codebooks and tables, one at a time and everywhere."""
     size = (6, 7)
     for quality_bin in (0, 7):
-        for channel in (0, 3, 4, 9, 15):
+        for channel in (0, 3, 4, 9, 15, 16, 23):
             given = source(tiny_model, size, 0.1, rate)
             given.latent[3, 2, channel] = large
             given.latent[4, 4, channel] = large / 3
@@ -104,7 +97,7 @@ def test_skipped_groups_are_coded_when_the_flag_says_so(tiny_model: CodingModel)
     loud.latent[5, 5, 12] = 300.0
     calls, latent, _ = both(model, size, loud)
     # Slice 1, first pass (5 + 5 is even), and no other.
-    assert calls.flags() == [0] * passes(model, 0, size) + [1, 0]
+    assert calls.flags() == [0] * passes(model, 0, size) + [1, 0]  # slice 2 is left out
     assert abs(float(latent[5, 5, 12]) - 300) < 2
 
 
@@ -115,7 +108,7 @@ def test_nearest_codewords_are_near(tiny_model: CodingModel, scale: float) -> No
     for quality_bin in (0, 2, 7):
         given = source(tiny_model, size, scale, rate=0.0)
         calls, latent, _ = both(tiny_model, size, given, quality_bin)
-        error = (latent - given.latent).view(-1, 2).norm(dim=1)
+        error = (latent - given.latent).reshape(-1, 2).norm(dim=1)
         assert calls.flags()
         if scale > 1:  # or a skipped group may be lost on purpose
             assert float(error.max()) < 1.5
@@ -129,7 +122,8 @@ def test_the_payload_is_as_long_as_its_information(tiny_model: CodingModel, size
     payload, ideal = len(encoder.finish()), sum(tally.bits.values()) / 8
     # It may be shorter: null symbols at its end leave zero bits, which are not written.
     assert 0.99 * ideal - 16 <= payload <= 1.01 * ideal + 8
-    assert set(tally.bits) == parts(tiny_model)
+    coded = {"slice 0", "slice 1"} | ({"slice 2"} if scale > 0.5 else set())
+    assert set(tally.bits) == coded
     again = Tally()
     encoder = Encoder()
     TileCoder(tiny_model, encoder, 4, size, source(tiny_model, size, scale), again).run()
@@ -142,20 +136,13 @@ def test_the_payload_is_as_long_as_its_information(tiny_model: CodingModel, size
 def test_the_tally_counts_what_the_tables_say(tiny_model: CodingModel) -> None:
     size, encoder, tally = (5, 6), Encoder(), Tally()
     calls, given = Recorder(encoder), source(tiny_model, size, 0.5)
-    if given.hyper is not None:
-        given.hyper[:] = 0
     TileCoder(tiny_model, calls, 4, size, given, tally).run()
     assert tiny_model.coarse is not None
     coarse, fine = tiny_model.coarse.tables, tiny_model.fine.tables
     assert calls.escaped() == 0
-    start = 0
-    if tiny_model.hyper is not None:
-        start = 1
-        hyper = ideal_bits(tiny_model.hyper.tables, calls.classes[0], calls.symbols[0])
-        assert tally.bits["hyper"] == pytest.approx(hyper)
     expected = 0.0
     order = (None, coarse, fine) * passes(tiny_model, 0, size)
-    for number, tables in enumerate(order, start):
+    for number, tables in enumerate(order):
         if tables is not None:  # else a flag, which counts nowhere
             expected += ideal_bits(tables, calls.classes[number], calls.symbols[number])
     assert tally.bits["slice 0"] == pytest.approx(expected)
@@ -182,25 +169,51 @@ def test_rate_aware_assignment_is_the_better_trade(tiny_model: CodingModel) -> N
 
 
 def test_the_order_of_symbols(tiny_model: CodingModel) -> None:
-    """Hyper latent if any; of slices and passes flag, coarse symbols if any, fine symbols."""
+    """Of slices and passes flag, coarse symbols if any, fine symbols; before an optional slice
+    whether it is coded.
+    """
     size = (3, 3)
-    calls, _, _ = both(tiny_model, size, source(tiny_model, size, 3.0))
-    coded = [
-        (sizes, len(symbols))
-        for sizes, symbols, classes in zip(calls.sizes, calls.symbols, calls.classes, strict=True)
-        if len(classes)
-    ]
+    calls, _, _ = both(tiny_model, size, source(tiny_model, size, 1.0))
+    assert calls.escaped() == 0
     assert tiny_model.coarse is not None
     fine, coarse = tiny_model.fine.tables.symbols, tiny_model.coarse.tables.symbols
-    if tiny_model.hyper is not None:
-        # one hyper position of four groups
-        assert coded.pop(0) == (tiny_model.hyper.tables.symbols, 4)
-    kinds = [size for size, _ in coded]
-    first = passes(tiny_model, 0, size)
-    assert first == (2 if tiny_model.config.pyramid_slices == 0 else 5)
-    assert kinds == [2, coarse, fine] * first + [2, fine] * 2
-    # of nine positions one (from coarse to fine) or five in the first pass, two groups in each
-    assert coded[2][1] == (5 if first == 2 else 1) * 2
+    assert passes(tiny_model, 0, size) == 5
+    flagged = [2, fine] * 2
+    assert calls.sizes == [2, coarse, fine] * 5 + flagged + [2] + flagged
+    kinds = [len(classes) > 0 for classes in calls.classes]
+    assert kinds.index(False) == 5 * 3 + 4  # the one uniform value
+    assert kinds.count(False) == 1
+    assert calls.optional() == [1]
+    # of nine positions one in the first pass, two groups in each
+    assert len(calls.symbols[2]) == 2
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 3), (8, 12)])
+def test_an_optional_slice_that_is_left_out_is_zero(tiny_model: CodingModel, size) -> None:
+    """It costs the bit that says so, wherever it begins and whatever the others hold."""
+    part = tiny_model.config.part(2)
+    given = source(tiny_model, size, 3.0)
+    given.latent[:, :, part] *= 0.1
+    calls, latent, payload = both(tiny_model, size, given)
+    assert calls.optional() == [0]
+    assert bool((latent[:, :, part] == 0).all())
+    tally = Tally()
+    TileCoder(tiny_model, Decoder(payload), 3, size, tally=tally).run()
+    assert set(tally.bits) == {"slice 0", "slice 1"}
+    given.latent[:, :, part] *= 300
+    calls, coded, _ = both(tiny_model, size, given)
+    assert calls.optional() == [1]
+    assert float((coded - given.latent)[:, :, part].abs().max()) < 2
+    assert torch.equal(coded[:, :, : part.start], latent[:, :, : part.start])
+
+
+def test_a_slice_is_worth_coding_where_its_groups_have_energy() -> None:
+    """In squared cells beyond 1.25 a group: 0.02 a position, over all positions of a picture."""
+    y = torch.zeros(3, 100, 4)
+    y[0, :, 1] = 1.1  # every group small enough to stay null
+    y[1, 7, 2:] = 1.27  # one group: 3.23 - 1.25 = 1.98 of 100 positions, just below
+    y[2, 7, 2:] = 1.29  # 3.33 - 1.25 = 2.08, just above
+    assert is_worth_coding(y, 2).tolist() == [False, False, True]
 
 
 def test_check_crc() -> None:

@@ -86,7 +86,7 @@ def test_the_id_covers_networks_and_exact_numbers_only(saved, tmp_path: Path) ->
         flipped[-1] ^= 1
         changed[name] = flipped.view(tensors[name].dtype).view(tensors[name].shape)
         assert weights.identify(changed, info["config"]) != model_id, name
-    assert weights.identify(tensors, {**info["config"], "blocks": 7}) != model_id
+    assert weights.identify(tensors, {**info["config"], "blocks4": 7}) != model_id
 
 
 def test_damage_is_named(saved, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_damage_is_named(saved, tmp_path: Path) -> None:
         weights.load(rewritten(path, target, newer))
 
     def odd(tensors, info) -> None:
-        info["config"]["blockz"] = 1
+        info["config"]["blocksz"] = 1
 
     with pytest.raises(ModelError, match="did you mean blocks"):
         weights.load(rewritten(path, target, odd))

@@ -1,9 +1,12 @@
-"""The tiny model of the tests: its configuration, drawn pictures, and a training loop of one page.
+"""The tiny model of the tests: its configuration, drawn pictures, and how it is trained.
 
-`scripts/make_golden.py` makes tests/golden/second with it; the tests train other variants of it.
+It has a slice of every kind: from coarse to fine with a coarse layer, a checkerboard, an optional
+one. `scripts/make_golden.py` makes tests/golden with it; the tests train variants of it.
 """
 
 from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,25 +14,34 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diveqcodec.image import Picture
-from diveqcodec.model import DvqModel, ModelConfig, TrainingRules
-from diveqcodec.train.initial import calibrate
-from diveqcodec.transform import Lapping
+from diveqcodec.model import DvqModel
+from diveqcodec.modelconfig import ModelConfig
+from diveqcodec.train.config import (
+    DataConfig,
+    LogConfig,
+    OptimConfig,
+    QuantizerConfig,
+    TrainConfig,
+)
+from diveqcodec.train.data import Pictures
+from diveqcodec.train.loop import Trainer
+from diveqcodec.train.loss import balanced, weighted_distortion
+from diveqcodec.train.statistics import Interval
 
 TINY = ModelConfig(
-    channels=16,
-    slices=(2, 6),
-    width4=8,
-    width8=8,
-    width16=8,
-    blocks=1,
-    filter_width=8,
-    filter_blocks=1,
-    prior_width=32,
-    prior_width2=32,
-    prior_linear=8,
+    channels=24,
+    slices=(2, 6, 4),
+    optional_slices=1,
     coarse_slices=1,
     pyramid_slices=1,
     pyramid_levels=2,
+    width4=8,
+    width8=8,
+    width16=8,
+    blocks4=1,
+    prior_width=32,
+    prior_width2=32,
+    prior_linear=8,
     sizes=8,
     shapes=3,
     codebook=64,
@@ -37,6 +49,7 @@ TINY = ModelConfig(
     quality_bins=8,
     lambda_min=0.0001,
 )
+IN_FOURS = {"group": 4, "slices": (1, 3, 2)}  # the same channels in groups of four
 
 
 def drawn(height: int, width: int, seed: int) -> NDArray[np.uint8]:
@@ -64,82 +77,56 @@ def picture_of(pixels: NDArray[np.uint8], alpha: NDArray[np.uint8] | None = None
     return Picture(pixels, alpha, None, None, None)
 
 
+def tiny_config(
+    steps: int = 6,
+    optim: dict[str, Any] | None = None,
+    quantizer: dict[str, Any] | None = None,
+    log: dict[str, Any] | None = None,
+    **other: Any,
+) -> TrainConfig:
+    """A run of the tiny model on small crops."""
+    return TrainConfig(
+        **{"model": TINY, "data": DataConfig(crop=64, batch=2, validation=2)} | other,
+        optim=OptimConfig(steps=steps, **{"warmup": 2} | (optim or {})),
+        quantizer=QuantizerConfig(**{"refresh": 2} | (quantizer or {})),
+        log=LogConfig(**{"every": 2, "validate_every": 1000, "samples": 2} | (log or {})),
+    )
+
+
 def trained(
-    config: ModelConfig,
-    steps: int,
-    rules: TrainingRules | None = None,
-    crop: int = 64,
-    lr: float = 2e-3,
-    lam: float | None = None,
+    model: ModelConfig, steps: int, lr: float = 2e-3, **quantizer: Any
 ) -> tuple[DvqModel, list[float]]:
     """A model after some steps on drawn pictures, and the loss of every step.
 
-    `lam` fixes the trade-off; otherwise it is drawn log-uniformly.
+    All of its networks are at work from the first step on.
     """
-    torch.manual_seed(0)
-    model = DvqModel(config, rules)
-    tensors = training_pictures()
-    model.set_transform(*principal_components(config.channels))
-    ends = torch.linspace(config.lambda_min, config.lambda_max, len(tensors))
-    calibrate(model, torch.stack(tensors).float() / 255, ends)
-    groups = [
-        {"params": [parameter], "lr": lr * _learning_rate(name)}
-        for name, parameter in model.named_parameters()
-    ]
-    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.95))
-    random = np.random.default_rng(0)
+    config = tiny_config(
+        max(steps, 1),
+        optim={"lr": lr, "warmup": 1, "linear": 0.0, "networks_share": 1.0, "flat": 1.0},
+        quantizer={"gradient": "soft", "refresh": 20} | quantizer,
+        model=model,
+        data=DataConfig(crop=64, batch=4, validation=0, min_scale=1.0),
+    )
+    trainer = Trainer(config, training_pictures(), Path())
+    trainer.start()
     losses = []
-    for step in range(steps):
-        crops = []
-        for _ in range(4):
-            top, left = random.integers(0, 128 - crop + 1, 2)
-            picture = tensors[random.integers(len(tensors))]
-            crops.append(picture[:, top : top + crop, left : left + crop])
-        x = torch.stack(crops).float() / 255
-        low, high = np.log((config.lambda_min, config.lambda_max) if lam is None else (lam, lam))
-        trade = torch.from_numpy(np.exp(random.uniform(low, high, 4))).float()
-        loss = loss_of(model, x, trade)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 2.0)
-        optimizer.step()
-        if step % 20 == 19:
-            model.refresh()
-        losses.append(float(loss.detach()))
-    model.refresh()
-    return model, losses
-
-
-def _learning_rate(name: str) -> float:
-    """Relative to the networks': as training does it."""
-    if name.endswith((".logits", "class.weight")):
-        return 10.0
-    return 0.1 if ".klt." in name else 1.0
+    for _ in range(steps):
+        interval = Interval(trainer.model, trainer.device)
+        trainer.advance(interval)
+        losses.append(interval.line()["loss"])
+    trainer.model.refresh()
+    return trainer.model, losses
 
 
 def loss_of(model: DvqModel, x: Tensor, lam: Tensor) -> Tensor:
-    """Rate plus distortion of pictures `x` at trade-offs `lam`, scaled to be alike at all."""
+    """Rate plus distortion of pictures `x` at trade-offs `lam`, as training weighs them."""
     output = model(x, lam)
-    bpp = (output.latent_bits + output.hyper_bits) / x[0, 0].numel()
-    mse = (output.x_hat - x).square().mean((1, 2, 3))
-    return ((bpp + lam * 255**2 * mse) / (lam / 0.0067).sqrt()).mean()
+    cost = output.bits / x[0, 0].numel() + weighted_distortion(output.x_hat, x, lam, "mse")
+    return balanced(cost, lam)
 
 
 @lru_cache
-def training_pictures() -> tuple[Tensor, ...]:
+def training_pictures() -> Pictures:
     """Eight drawn pictures, uint8 `[3, 128, 128]`."""
-    return tuple(torch.from_numpy(drawn(128, 128, i)).permute(2, 0, 1) for i in range(8))
-
-
-@lru_cache
-def principal_components(channels: int) -> tuple[Tensor, Tensor, Tensor]:
-    """What `DvqModel.set_transform` takes, of the training pictures."""
-    x = torch.stack(training_pictures()).float() / 127.5 - 1
-    mean = x.mean((0, 2, 3))
-    with torch.no_grad():
-        centred = (Lapping(transposed=False)(x) - mean[:, None, None]).double()
-    patches = torch.nn.functional.unfold(centred, 16, stride=16).transpose(1, 2).reshape(-1, 768)
-    values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
-    rows = vectors.flip(1)[:, :channels].T.reshape(channels, 3, 16, 16)
-    sigma = values.flip(0)[:channels].clamp_min(1e-10).sqrt()
-    return rows.float(), mean.float(), sigma.float()
+    tensors = [torch.from_numpy(drawn(128, 128, i)).permute(2, 0, 1).contiguous() for i in range(8)]
+    return Pictures([str(i) for i in range(8)], tensors, [])

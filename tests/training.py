@@ -1,4 +1,4 @@
-"""Drawn pictures, a tiny configuration and a look at operations, for the tests of training."""
+"""Files of drawn pictures and a look at operations, for the tests of training."""
 
 from pathlib import Path
 from typing import Any
@@ -8,54 +8,6 @@ import torch
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-
-from diveqcodec.model import ModelConfig
-from diveqcodec.train.config import (
-    DataConfig,
-    LogConfig,
-    OptimConfig,
-    QuantizerConfig,
-    TrainConfig,
-)
-
-TINY = ModelConfig(
-    channels=32,
-    slices=(4, 12),
-    width4=8,
-    width8=16,
-    width16=16,
-    filter_width=8,
-    filter_blocks=1,
-    prior_width=32,
-    prior_width2=32,
-    prior_linear=8,
-    features=16,
-    hyper_channels=8,
-    hyper_width=16,
-    coarse_slices=1,
-    sizes=8,
-    codebook=64,
-    coarse_codebook=64,
-    hyper_codebook=32,
-    quality_bins=8,
-)
-
-
-def tiny_config(
-    steps: int = 6,
-    optim: dict[str, Any] | None = None,
-    quantizer: dict[str, Any] | None = None,
-    log: dict[str, Any] | None = None,
-    **other: Any,
-) -> TrainConfig:
-    return TrainConfig(
-        model=TINY,
-        data=DataConfig(crop=64, batch=2, validation=2),
-        optim=OptimConfig(steps=steps, **{"warmup": 2} | (optim or {})),
-        quantizer=QuantizerConfig(**{"refresh": 2} | (quantizer or {})),
-        log=LogConfig(**{"every": 2, "validate_every": 1000, "samples": 2} | (log or {})),
-        **other,
-    )
 
 
 def draw_pictures(folder: Path, count: int = 12, size: tuple[int, int] = (96, 80)) -> Path:

@@ -215,7 +215,7 @@ def choose(
     fine[active] = torch.where(taken, escape, chosen)
     jacobian = slope = None
     if soft:
-        j, v = _escaping(moments, taken)
+        j, v = _escaping(moments, taken, part)
         jacobian = r.new_zeros(count, dim, dim).index_copy(0, active, j)
         slope = zero.index_copy(0, active, v)
     return Choice(
@@ -305,8 +305,8 @@ def _choose_jointly(
     taken, fine_point, fine_coordinates, fine_raw = _consider_escape(
         fine, left, rows[0], tables[0], rate, best_cost - spent
     )
-    jacobian, slope = _escaping(moments, taken) if soft else (None, None)
     gone = chosen == escape
+    jacobian, slope = _escaping(moments, taken | gone, r) if soft else (None, None)
     symbols = kf.view(pairs).gather(0, best[None])[0]
     return Choice(
         fine=torch.where(taken, fine.words.shape[0], symbols),
@@ -404,12 +404,16 @@ def _consider_escape(
     return taken, point * taken[:, None], coordinates * taken[:, None], raw * taken
 
 
-def _escaping(moments: list[Tensor], escaped: Tensor) -> tuple[Tensor, Tensor]:
-    """Moments where some residuals `[N]` escaped, which answer as on a fine lattice.
+def _escaping(moments: list[Tensor], escaped: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+    """Moments where some residuals `r` `[N, d]` escaped, bool `[N]`.
 
-    That is: identity, and no slope of the rate.
+    Values answer as on a fine lattice: the Jacobian is the identity. Each coordinate costs a bit
+    more with every doubling, so bits rise by d / ln 2 when the residual grows by a factor of e:
+    without that slope a mean that is far off would never find back.
     """
     jacobian, slope = moments
-    eye = torch.eye(slope.shape[1], device=slope.device)
+    dim = slope.shape[1]
+    eye = torch.eye(dim, device=slope.device)
     jacobian = torch.where(escaped[:, None, None], eye, jacobian)
-    return jacobian, slope.masked_fill(escaped[:, None], 0)
+    far = r * (dim / math.log(2)) / r.square().sum(1, keepdim=True).clamp_min(1.0)
+    return jacobian, torch.where(escaped[:, None], far, slope)

@@ -25,9 +25,10 @@ from torch import Tensor
 from diveqcodec.config import to_dict
 from diveqcodec.errors import TrainingError
 from diveqcodec.layers import fast_dtype
-from diveqcodec.model import DvqModel, Output, TrainingRules
+from diveqcodec.model import DvqModel, Output
 from diveqcodec.quantize.replacement import replace_unused
 from diveqcodec.quantize.tables import Layer
+from diveqcodec.recorder import TrainingRules
 from diveqcodec.train import checkpoint, data
 from diveqcodec.train.basis import cosine_basis
 from diveqcodec.train.config import TrainConfig
