@@ -1,0 +1,128 @@
+"""What quantizes while the prior walks, in training and validation, and keeps bits and symbols.
+
+Knows latents, means and classes: nothing of pixels, files or how a run goes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from diveqcodec.modelconfig import ModelConfig
+from diveqcodec.quality import RATE
+from diveqcodec.quantize.rate_aware import (
+    Classes,
+    Gradient,
+    RateAwareQuantizer,
+    encoder_step,
+    needs_moments,
+    reconstruct,
+)
+from diveqcodec.quantize.search import LEAST_RATE, Choice, skipping
+
+# An optional slice is left out where what its groups could give, in squared cells a position, is
+# below this: leaving it out saves more time than coding it saves bits.
+_WORTH = 0.02
+_NULL_RADIUS = 1.25  # squared length in cells up to which a group of a sparse slice stays null
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRules:
+    """How the quantizer is trained; not part of the model."""
+
+    gradient: Gradient = "diveq"
+    assignment_rate: float = 1.0  # 1: rate-aware, 0: nearest codeword
+
+
+@dataclass(slots=True)
+class SliceStatistics:
+    """What one slice did in one forward pass, for the log; empty where no picture coded it."""
+
+    bits: list[Tensor] = field(default_factory=list)
+    symbols: list[Tensor] = field(default_factory=list)  # of the fine layer
+    coarse: list[Tensor] = field(default_factory=list)  # empty in slices without a coarse layer
+
+
+class Recorder:
+    """The `Coder` of `Prior.walk` in training and validation; keeps bits and symbols."""
+
+    def __init__(
+        self,
+        quantizer: RateAwareQuantizer,
+        config: ModelConfig,
+        rules: TrainingRules,
+        training: bool,
+    ) -> None:
+        self.quantizer, self.config, self.rules, self.training = quantizer, config, rules, training
+        self.tables, self.words = quantizer.tables(), quantizer.words()
+        if not training:  # as coding sees them
+            fine, coarse = self.tables
+            coarse = None if coarse is None else skipping(coarse, 1)
+            self.tables = skipping(fine, quantizer.fine.shapes), coarse
+        rate = RATE * rules.assignment_rate
+        # groups of class 0 are null, also with nearest assignment
+        self.rate = rate if training else max(rate, LEAST_RATE)
+        self.slices = [SliceStatistics() for _ in config.slices]
+        self._choices: list[Choice] = []  # of the passes of the slice at hand
+
+    def is_coded(self, s: int, y: Tensor) -> Tensor:
+        """See `Coder`."""
+        del s
+        return is_worth_coding(y, self.config.group)
+
+    def quantise(self, s: int, y: Tensor, mean: Tensor, classes: Classes) -> Tensor:
+        """See `Coder`."""
+        del s
+        r = (y - mean).reshape(-1, self.config.group)
+        used = self._as_used(classes)
+        choice = self.quantizer.choose(r, used, self.tables, rate=self.rate, soft=self.training)
+        self._choices.append(choice)
+        return mean + self.quantizer.value(choice, self.words).view(mean.shape)
+
+    def learn(self, s: int, y: Tensor, mean: Tensor, classes: Classes) -> tuple[Tensor, Tensor]:
+        """See `Coder`."""
+        quantizer = self.quantizer
+        choice, self._choices = Choice.joined(self._choices), []
+        classes = self._as_used(classes)
+        e = quantizer.value(choice, self.words)
+        bits = quantizer.bits(choice, classes, self.tables)
+        statistics = self.slices[s]
+        statistics.bits.append(bits.detach())
+        statistics.symbols.append(choice.fine)
+        if choice.coarse is not None:
+            statistics.coarse.append(choice.coarse)
+        d = self.config.group
+        shape = (y.shape[0], -1, d)
+        jacobian = None
+        if choice.rate_slope is not None:  # in training: what bits do when residuals move
+            r = (y - mean).reshape(-1, d)
+            bits = bits + (choice.rate_slope * (r - r.detach())).sum(1)
+        if choice.jacobian is not None and y.requires_grad and needs_moments(self.rules.gradient):
+            jacobian = choice.jacobian.view(*shape[:2], d, d)
+        y_hat = reconstruct(
+            y.view(shape), mean.view(shape), e.view(shape), jacobian, self.rules.gradient
+        )
+        return y_hat.reshape(y.shape), bits.view(y.shape[0], -1).sum(1)
+
+    def seen(self, s: int, y: Tensor, y_hat: Tensor) -> Tensor:
+        """See `Coder`."""
+        del s
+        return encoder_step(y, y_hat)
+
+    def _as_used(self, classes: Classes) -> Classes:
+        """Classes as coding uses them, real in training."""
+        if self.training:
+            return classes
+        coarse = None if classes.coarse is None else classes.coarse.round()
+        return Classes(classes.size.round(), classes.shape.round(), coarse)
+
+
+def is_worth_coding(y: Tensor, group: int) -> Tensor:
+    """Whether pictures or tiles code an optional slice of latents `y` `[B, positions, c]` in cells.
+
+    Returns:
+        bool `[B]`.
+    """
+    energy = y.view(*y.shape[:2], -1, group).square().sum(3)
+    return (energy - _NULL_RADIUS).clamp_min(0).sum((1, 2)) > _WORTH * y.shape[1]
