@@ -147,7 +147,11 @@ class FixedPrior:
         """What all passes share, `[h * w, width]`, sums not yet rounded."""
         height, width = earlier.shape[0] - 2, earlier.shape[1] - 2
         total = self._numbers[f"{s}.quality"][quality_bin].expand(height * width, -1)
-        return total + self._sum(f"{s}.earlier", _windows(earlier)) if s else total
+        if not s:
+            return total
+        is_wide = self.config.window(s) == 3
+        seen = _windows(earlier) if is_wide else earlier[1:-1, 1:-1].flatten(0, 1)
+        return total + self._sum(f"{s}.earlier", seen)
 
     def _context(self, s: int, number: int, window: Tensor) -> Tensor:
         """What the slice itself tells pass `number`: rows of neighbours `[M, T * inputs]`."""

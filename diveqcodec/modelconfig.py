@@ -36,6 +36,7 @@ class ModelConfig:
     blocks4: int = 2  # residual blocks at stride 4,
     blocks8: int = 1  # at stride 8,
     blocks16: int = 1  # and at stride 16
+    window_slices: int = 7  # slices that see 3x3 windows of earlier ones; the rest, their position
     prior_width: int = 256  # units of the first layer of a slice's network,
     prior_width2: int = 192  # and of the second
     prior_linear: int = 96  # units of the first layer that also go on without a ReLU
@@ -100,6 +101,10 @@ class ModelConfig:
     def inputs_before(self, s: int) -> int:
         """The same of all slices before slice `s`."""
         return sum(self.inputs(i) for i in range(s))
+
+    def window(self, s: int) -> int:
+        """Side of the window in which slice `s` sees earlier slices."""
+        return 3 if s < self.window_slices else 1
 
     def radius(self, s: int) -> int:
         """Radius of the window in which slice `s` sees itself."""

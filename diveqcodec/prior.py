@@ -1,7 +1,7 @@
 """The context model of the indices, as it is trained (float).
 
 ```
- earlier slices ŷ (3x3) ────┐                       for slice s, for pass p (see `passes`):
+ earlier slices ŷ (window) ─┐                       for slice s, for pass p (see `passes`):
  this slice's earlier passes ┴─ u ─ ReLU ─ 1x1 ─ ReLU ─┐
                                └── linear part of u ──┴─ 1x1 ── means, size, shape, coarse of s
 ```
@@ -56,9 +56,12 @@ class SliceNet(nn.Module):
     def __init__(self, config: ModelConfig, s: int) -> None:
         super().__init__()
         before = config.inputs_before(s)
-        self.earlier = (
-            nn.Conv2d(before, config.prior_width, 3, padding=1, bias=False) if before else None
-        )
+        self.earlier: nn.Conv2d | None = None
+        if before:
+            side = config.window(s)
+            self.earlier = nn.Conv2d(
+                before, config.prior_width, side, padding=side // 2, bias=False
+            )
         taps = taps_of(config.levels(s), config.radius(s))[1:]
         self.current = nn.ModuleList(
             nn.Linear(count * config.inputs(s), config.prior_width) for count in taps

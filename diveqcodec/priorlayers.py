@@ -46,7 +46,7 @@ def layers_of(config: ModelConfig) -> tuple[PriorLayer, ...]:
     width, joined = config.prior_width, config.prior_width2 + config.prior_linear
     for s in range(len(config.slices)):
         if s:
-            before = 9 * config.inputs_before(s)
+            before = config.window(s) ** 2 * config.inputs_before(s)
             layers.append(PriorLayer(s, "earlier", before, width, "base", INPUT_BOUND))
         for number, taps in enumerate(taps_of(config.levels(s), config.radius(s))[1:], 1):
             inputs = taps * config.inputs(s)

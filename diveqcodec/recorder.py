@@ -82,16 +82,7 @@ class Recorder:
 
     def learn(self, s: int, y: Tensor, mean: Tensor, classes: Classes) -> tuple[Tensor, Tensor]:
         """See `Coder`."""
-        quantizer = self.quantizer
-        choice, self._choices = Choice.joined(self._choices), []
-        classes = self._as_used(classes)
-        e = quantizer.value(choice, self.words)
-        bits = quantizer.bits(choice, classes, self.tables)
-        statistics = self.slices[s]
-        statistics.bits.append(bits.detach())
-        statistics.symbols.append(choice.fine)
-        if choice.coarse is not None:
-            statistics.coarse.append(choice.coarse)
+        choice, e, bits = self.chosen(s, classes)
         d = self.config.group
         shape = (y.shape[0], -1, d)
         jacobian = None
@@ -104,6 +95,18 @@ class Recorder:
             y.view(shape), mean.view(shape), e.view(shape), jacobian, self.rules.gradient
         )
         return y_hat.reshape(y.shape), bits.view(y.shape[0], -1).sum(1)
+
+    def chosen(self, s: int, classes: Classes) -> tuple[Choice, Tensor, Tensor]:
+        """What the passes of slice `s` chose: symbols, vectors `[N * G, d]`, bits `[N * G]`."""
+        choice, self._choices = Choice.joined(self._choices), []
+        e = self.quantizer.value(choice, self.words)
+        bits = self.quantizer.bits(choice, self._as_used(classes), self.tables)
+        statistics = self.slices[s]
+        statistics.bits.append(bits.detach())
+        statistics.symbols.append(choice.fine)
+        if choice.coarse is not None:
+            statistics.coarse.append(choice.coarse)
+        return choice, e, bits
 
     def seen(self, s: int, y: Tensor, y_hat: Tensor) -> Tensor:
         """See `Coder`."""
