@@ -11,7 +11,7 @@ context model its *bin*.
 >>> index
 32437
 >>> round(scale.log_gain(index), 4), round(lambda_of(scale.log_gain(index)), 4)
-(1.0833, 0.0289)
+(1.4467, 0.0288)
 >>> round(scale.position(scale.log_gain(index)), 3), scale.bin(index)
 (0.495, 39)
 """

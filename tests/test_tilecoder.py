@@ -9,9 +9,9 @@ import torch
 from diveqcodec.entropy import Decoder, Encoder, ideal_bits
 from diveqcodec.errors import DamagedError
 from diveqcodec.fixedprior import GRID_BITS
-from diveqcodec.model import is_worth_coding
 from diveqcodec.passes import passes_of
 from diveqcodec.quality import RATE
+from diveqcodec.recorder import is_worth_coding
 from diveqcodec.tilecoder import Source, Tally, TileCoder, check_crc
 from diveqcodec.weights import CodingModel
 from tests.coders import Recorder
