@@ -153,7 +153,9 @@ class DvqModel(Transforms):
         log_gain = self.log_gain(lam)
         y = self.encode_latent(x, log_gain)
         with torch.autocast(x.device.type, enabled=False):
-            recorder = Recorder(self.quantizer, self.config, self.rules, self.training)
+            recorder = Recorder(
+                self.quantizer, self.config, self.rules, self.training, y.requires_grad
+            )
             y_hat, bits = self.prior.walk(y, self.sigma, self.binned_log_gain(log_gain), recorder)
         whole = len(x) if whole is None else whole
         parts = []

@@ -16,10 +16,10 @@ from diveqcodec.quantize.rate_aware import (
     Gradient,
     RateAwareQuantizer,
     encoder_step,
-    needs_moments,
+    moments_for,
     reconstruct,
 )
-from diveqcodec.quantize.search import LEAST_RATE, Choice, skipping
+from diveqcodec.quantize.search import LEAST_RATE, Choice, Moments, skipping
 
 # An optional slice is left out where what its groups could give, in squared cells a position, is
 # below this: leaving it out saves more time than coding it saves bits.
@@ -45,7 +45,15 @@ class SliceStatistics:
 
 
 class Recorder:
-    """The `Coder` of `Prior.walk` in training and validation; keeps bits and symbols."""
+    """The `Coder` of `Prior.walk` in training and validation; keeps bits and symbols.
+
+    Args:
+        quantizer: of the model.
+        config: its sizes.
+        rules: how it is trained.
+        training: whether classes are real and gradients wanted; otherwise all is as coding sees it.
+        encoder: whether the latent has a gradient.
+    """
 
     def __init__(
         self,
@@ -53,6 +61,7 @@ class Recorder:
         config: ModelConfig,
         rules: TrainingRules,
         training: bool,
+        encoder: bool = False,
     ) -> None:
         self.quantizer, self.config, self.rules, self.training = quantizer, config, rules, training
         self.tables, self.words = quantizer.tables(), quantizer.words()
@@ -63,6 +72,7 @@ class Recorder:
         rate = RATE * rules.assignment_rate
         # groups of class 0 are null, also with nearest assignment
         self.rate = rate if training else max(rate, LEAST_RATE)
+        self.moments: Moments = moments_for(rules.gradient, encoder) if training else "none"
         self.slices = [SliceStatistics() for _ in config.slices]
         self._choices: list[Choice] = []  # of the passes of the slice at hand
 
@@ -76,7 +86,7 @@ class Recorder:
         del s
         r = (y - mean).reshape(-1, self.config.group)
         used = self._as_used(classes)
-        choice = self.quantizer.choose(r, used, self.tables, rate=self.rate, soft=self.training)
+        choice = self.quantizer.choose(r, used, self.tables, rate=self.rate, moments=self.moments)
         self._choices.append(choice)
         return mean + self.quantizer.value(choice, self.words).view(mean.shape)
 
@@ -89,7 +99,7 @@ class Recorder:
         if choice.rate_slope is not None:  # in training: what bits do when residuals move
             r = (y - mean).reshape(-1, d)
             bits = bits + (choice.rate_slope * (r - r.detach())).sum(1)
-        if choice.jacobian is not None and y.requires_grad and needs_moments(self.rules.gradient):
+        if choice.jacobian is not None:
             jacobian = choice.jacobian.view(*shape[:2], d, d)
         y_hat = reconstruct(
             y.view(shape), mean.view(shape), e.view(shape), jacobian, self.rules.gradient

@@ -45,8 +45,10 @@ class Reference:
         twice = 2 * (value - (low << bits))
         return low + ((twice > 1 << bits) | ((twice == 1 << bits) & (low % 2 == 1)))
 
-    def window(self, known: Integers, y: int, x: int) -> Integers:
-        """What is known of earlier slices in the 3x3 window of a position, taps in raster order."""
+    def window(self, s: int, known: Integers, y: int, x: int) -> Integers:
+        """What is known of earlier slices around a position, or at it; taps in raster order."""
+        if s >= self.config.window_slices:
+            return known[y, x]
         height, width, inputs = known.shape
         found = np.zeros((9, inputs), dtype=np.int64)
         for tap, (i, j) in enumerate(np.ndindex(3, 3)):
@@ -72,7 +74,7 @@ class Reference:
                         continue
                     pre = n[f"{s}.quality"][quality_bin]
                     if s:
-                        earlier = self.window(np.concatenate(known[:s], 2), y, x)
+                        earlier = self.window(s, np.concatenate(known[:s], 2), y, x)
                         pre = pre + n[f"{s}.earlier.weight"] @ earlier
                     if number:
                         pre = pre + self.context(s, number, known[s], y, x)

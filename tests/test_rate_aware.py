@@ -1,5 +1,7 @@
 """Gradients of every rule against hand-computed ones; bits between classes; skipped groups."""
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import Tensor
@@ -24,9 +26,13 @@ def quantizer() -> RateAwareQuantizer:
 
 
 def rule(gradient: Gradient, seed: int = 0) -> tuple[Tensor, ...]:
-    """Gradients to latent, means and codewords for a random upstream gradient g."""
+    """Gradients to latent, means and codewords for a random upstream gradient g.
+
+    Groups 1 are null, the others are coded.
+    """
     torch.manual_seed(seed)
     y, mean, e, g = (torch.randn(5, 3, 2) for _ in range(4))
+    e[:, 1] = 0
     for leaf in (y, mean, e):
         leaf.requires_grad_()
     jacobian = torch.randn(5, 3, 2, 2)
@@ -40,33 +46,54 @@ def rule(gradient: Gradient, seed: int = 0) -> tuple[Tensor, ...]:
     return to_y, to_mean, to_e, g, jacobian, (mean + e - y).detach()
 
 
+@pytest.mark.parametrize("gradient", get_args(Gradient))
+def test_means_hear_of_distortion_where_a_group_is_null(gradient: Gradient) -> None:
+    _, to_mean, _, g, _, _ = rule(gradient)
+    torch.testing.assert_close(to_mean[:, 1], g[:, 1])
+    assert bool((to_mean[:, [0, 2]] == 0).all())
+
+
+@pytest.mark.parametrize("gradient", get_args(Gradient))
+def test_a_latent_without_gradient_changes_nothing_for_the_others(gradient: Gradient) -> None:
+    """As in training with an encoder that stays as it is."""
+    found = []
+    for needs in (True, False):
+        torch.manual_seed(1)
+        y, mean, e, g = (torch.randn(4, 3, 2) for _ in range(4))
+        jacobian = torch.randn(4, 3, 2, 2) if needs else None
+        y.requires_grad_(needs)
+        e.requires_grad_()
+        torch.manual_seed(2)
+        value = reconstruct(y, mean, e, jacobian, gradient)
+        assert torch.equal(value, mean + e)
+        value.backward(g)
+        assert e.grad is not None
+        found.append(e.grad)
+    torch.testing.assert_close(found[0], found[1])
+
+
 def test_soft_rule() -> None:
-    to_y, to_mean, to_e, g, jacobian, _ = rule("soft")
-    answer = torch.einsum("mgij,mgi->mgj", jacobian, g)
-    torch.testing.assert_close(to_y, answer)
-    torch.testing.assert_close(to_mean, g - answer)
+    to_y, _, to_e, g, jacobian, _ = rule("soft")
+    torch.testing.assert_close(to_y, torch.einsum("mgij,mgi->mgj", jacobian, g))
     torch.testing.assert_close(to_e, g)
 
 
 def test_diveq_rule_splits_the_gradient_over_a_slice() -> None:
-    """dL/dc = d^ (u.g), dL/dz = g - dL/dc: jointly over the channels of a slice."""
-    to_y, to_mean, to_e, g, _, d = rule("diveq")
-    torch.testing.assert_close(to_mean, to_e)
-    torch.testing.assert_close(to_y + to_e, g)
+    """dL/dc = d^ (u.g), dL/dz = g - d^ (u.g): jointly over the channels of a slice."""
+    to_y, _, to_e, g, _, d = rule("diveq")
     assert_parallel(to_e, d)
+    assert_parallel(g - to_y, d)
 
 
 def test_ste_rule_gives_the_encoder_everything() -> None:
-    to_y, to_mean, to_e, g, _, d = rule("ste")
+    to_y, _, to_e, g, _, d = rule("ste")
     torch.testing.assert_close(to_y, g)
-    torch.testing.assert_close(to_mean, to_e)
     assert_parallel(to_e, d)
 
 
 def test_soft_diveq_rule() -> None:
-    to_y, to_mean, to_e, g, jacobian, d = rule("soft-diveq")
+    to_y, _, to_e, g, jacobian, d = rule("soft-diveq")
     torch.testing.assert_close(to_y, torch.einsum("mgij,mgi->mgj", jacobian, g))
-    torch.testing.assert_close(to_mean, to_e)
     assert_parallel(to_e, d)
 
 
@@ -83,12 +110,14 @@ def test_diveq_without_noise_is_the_projection(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch, "randn", lambda shape, **_: torch.zeros(shape))
     # `rule` itself draws with torch.randn: give it its own numbers.
     y, mean, e, g = (torch.linspace(-k, 2 * k, 6).sin().view(1, 3, 2) for k in (1, 2, 3, 5))
-    leaf = e.clone().requires_grad_()
-    reconstruct(y, mean, leaf, None, "diveq").backward(g)
+    leaf, latent = e.clone().requires_grad_(), y.clone().requires_grad_()
+    reconstruct(latent, mean, leaf, None, "diveq").backward(g)
     d = torch.nn.functional.normalize((mean + e - y).flatten(1))
     expected = ((g.flatten(1) * d).sum() * d).view_as(e)
     assert leaf.grad is not None
     torch.testing.assert_close(leaf.grad, expected)
+    assert latent.grad is not None
+    torch.testing.assert_close(latent.grad, g - expected)
 
 
 def test_bits_are_bilinear_between_classes(quantizer: RateAwareQuantizer) -> None:

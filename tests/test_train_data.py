@@ -1,4 +1,4 @@
-"""Pictures for training: found, refused, cropped; and the transform that a run starts from."""
+"""Pictures for training: found, refused, cropped; and the trade-offs of a step."""
 
 from pathlib import Path
 
@@ -10,8 +10,7 @@ from PIL import Image
 from diveqcodec.errors import TrainingError
 from diveqcodec.train import data
 from diveqcodec.train.config import DataConfig
-from diveqcodec.transform import prefilter
-from tests.training import Operations, draw_pictures
+from tests.training import draw_pictures
 
 CPU = torch.device("cpu")
 
@@ -156,56 +155,68 @@ def test_held_out_pictures_depend_on_names_alone(tmp_path: Path) -> None:
     assert len(pictures.split(100)[1].names) == 3  # never more than a tenth
 
 
-def test_trade_offs_are_spread_over_the_range() -> None:
+def test_a_share_of_the_crops_is_a_part_of_all(tmp_path: Path) -> None:
+    """What a process takes does not depend on how many there are."""
+    pictures = data.load(draw_pictures(tmp_path), 64, CPU)
+    config = DataConfig(crop=64, batch=4)
+    whole = data.batch(pictures, config, 5, 11)
+    halves = [data.batch(pictures, config, 5, 11, share) for share in (range(2), range(2, 4))]
+    assert torch.equal(torch.cat(halves), whole)
+    assert len(whole.flatten(1).unique(dim=0)) == 4
+
+
+def shares(values: torch.Tensor, low: float, high: float, config: DataConfig) -> np.ndarray:
+    """Where trade-offs stand in their distribution, 0 ... 1."""
+    logs = np.log(values.double().numpy())
+    if low < config.knee < high and config.above:
+        points, at = [0.0, 1 - config.above, 1.0], np.log([low, config.knee, high])
+        return np.interp(logs, at, points)
+    return (logs - np.log(low)) / np.log(high / low)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "knee", "above"),
+    [
+        (0.0006, 1.5, 0.25, 0.12),
+        (0.001, 0.1, 0.25, 0.12),  # the knee lies above
+        (0.3, 1.5, 0.25, 0.12),  # or below: nothing is drawn more rarely
+        (0.001, 0.1, 0.01, 0.0),
+    ],
+)
+@pytest.mark.parametrize("batch", [1, 2, 3, 4, 8, 12])
+def test_trade_offs_are_one_from_each_stratum(
+    low: float, high: float, knee: float, above: float, batch: int
+) -> None:
+    config = DataConfig(batch=batch, knee=knee, above=above if knee > 0.1 or above else 0.0)
     for step in range(20):
-        values = data.lambdas(0.001, 0.1, 4, 0, step).log()
-        strata = (values - np.log(0.001)) / np.log(100) * 4
-        assert sorted(strata.floor().int().tolist()) == [0, 1, 2, 3]
+        values = data.lambdas(low, high, config, 0, step)
+        assert values.shape == (batch,)
+        assert low * 0.999 < float(values.min()) <= float(values.max()) < high * 1.001
+        strata = np.floor(shares(values, low, high, config) * batch + 1e-5)
+        assert sorted(strata.tolist()) == list(range(batch))
+        assert torch.equal(values, data.lambdas(low, high, config, 0, step))
 
 
-def test_principal_components_of_known_patches() -> None:
-    """Pictures that are colour + a * one pattern: that pattern is the first component."""
-    random = np.random.default_rng(3)
-    pattern = torch.from_numpy(random.choice([-1.0, 1.0], (16, 16))).float()
-    pattern -= pattern.mean()
-    tensors = []
-    for a in np.linspace(-60, 60, 200):
-        grey = 128 + float(a) * pattern
-        tensors.append(grey.round().to(torch.uint8).expand(3, 16, 16).contiguous())
-    pictures = data.Pictures([str(i) for i in range(200)], tensors, [])
-    rows, mean, sigma = data.principal_components(pictures, 4, seed=0, lapped=False, patches=200)
-    torch.testing.assert_close(mean, torch.full((3,), 128 / 127.5 - 1), atol=3e-3, rtol=0)
-    torch.testing.assert_close(rows.flatten(1) @ rows.flatten(1).T, torch.eye(4))
-    wanted = pattern.expand(3, 16, 16).flatten()
-    cosine = (rows[0].flatten() @ wanted / wanted.norm()).abs()
-    assert float(cosine) > 0.999
-    assert float(sigma[0]) > 50 * float(sigma[1])
+def test_a_share_of_the_trade_offs_is_above_the_knee() -> None:
+    config = DataConfig(batch=4, knee=0.25, above=0.12)
+    values = torch.cat([data.lambdas(0.0006, 1.5, config, 0, step) for step in range(1000)])
+    assert float((values > 0.25).float().mean()) == pytest.approx(0.12, abs=0.01)
+    assert float((values > (0.25 * 1.5) ** 0.5).float().mean()) == pytest.approx(0.06, abs=0.01)
+    assert float((values < (0.25 * 0.0006) ** 0.5).float().mean()) == pytest.approx(0.44, abs=0.01)
 
 
-def test_components_of_one_large_picture_take_little_memory() -> None:
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (3, 512, 512), dtype=torch.uint8, generator=generator)
-    pictures = data.Pictures(["a"], [pixels], [])
-    with Operations() as seen:
-        data.principal_components(pictures, 4, seed=0, lapped=True, patches=30000)
-    assert 1e6 < seen.largest < 60e6  # bytes; 30000 patches of 32x32x3 floats are 369 million
-
-
-def test_lapped_components_are_those_of_pre_filtered_pictures() -> None:
-    """One pattern of 16x16, put through the inverse of the lapping: it is the first component."""
-    random = np.random.default_rng(3)
-    pattern = torch.from_numpy(random.choice([-1.0, 1.0], (16, 16))).float()
-    pattern -= pattern.mean()
-    tensors = []
-    inverse = torch.block_diag(prefilter(), prefilter()).T.float()
-    for a in np.linspace(-60, 60, 200):
-        filtered = torch.nn.functional.pad(float(a) * pattern, (8, 8, 8, 8))
-        grey = 128 + inverse @ filtered @ inverse.T
-        tensors.append(grey.round().to(torch.uint8).expand(3, 32, 32).contiguous())
-    pictures = data.Pictures([str(i) for i in range(200)], tensors, [])
-    rows, _, _ = data.principal_components(pictures, 4, seed=0, lapped=True, patches=200)
-    wanted = pattern.expand(3, 16, 16).flatten()
-    assert float((rows[0].flatten() @ wanted / wanted.norm()).abs()) > 0.999
+@pytest.mark.parametrize("batch", [4, 8, 16])
+def test_every_part_of_a_batch_has_as_many_high_trade_offs(batch: int) -> None:
+    """Of each two neighbours one is above the median, of each four one in every quarter."""
+    config, seen = DataConfig(batch=batch), set()
+    for step in range(40):
+        values = data.lambdas(0.0006, 1.5, config, 0, step)
+        strata = values.argsort().argsort()
+        seen.add(tuple(strata.tolist()))
+        for size in (2, 4):
+            for part in strata.view(-1, size):
+                assert sorted((part * size // batch).tolist()) == list(range(size))
+    assert len(seen) > 3  # and who gets which changes
 
 
 def test_no_more_pictures_are_read_than_are_wanted(tmp_path: Path) -> None:

@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 import torch
 
-from diveqcodec.model import DvqModel, Output, SliceStatistics
+from diveqcodec.model import DvqModel, Output
+from diveqcodec.recorder import SliceStatistics
 from diveqcodec.train import data, loop
 from diveqcodec.train.config import DataConfig, LossConfig, TrainConfig
 from diveqcodec.train.loss import MS_SSIM_SCALE, balanced, ms_ssim
 from diveqcodec.train.statistics import Interval, summary
 from diveqcodec.train.validation import Validation
-from tests.training import TINY, draw_pictures, tiny_config
+from tests.tiny import TINY, tiny_config
+from tests.training import draw_pictures
 
 CPU = torch.device("cpu")
 
@@ -40,11 +42,12 @@ def test_summary_of_counts(counts: list[int], wanted: dict[str, float]) -> None:
 
 
 def test_a_line_has_the_coarse_layer_of_the_slices_that_have_one() -> None:
-    interval = Interval(DvqModel(replace(TINY, hyper_channels=0)), CPU)
+    interval = Interval(DvqModel(TINY), CPU)
     first = SliceStatistics([torch.ones(4)], [torch.tensor([0, 0, 0, 7])])
     first.coarse = [torch.tensor([0, 0]), torch.tensor([3, 64])]  # two passes; 64: the escape
     second = SliceStatistics([torch.full((2,), 6.0)], [torch.tensor([5, 6])])
-    output = Output(torch.zeros(1, 3, 4, 4), torch.ones(1), torch.zeros(1), [first, second], None)
+    third = SliceStatistics()  # left out
+    output = Output(torch.zeros(1, 3, 4, 4), torch.ones(1), [first, second, third])
     for _ in range(2):  # the second line does not remember the first
         interval.add(torch.tensor(1.0), output, torch.zeros(1, 3, 4, 4), torch.tensor(2.0))
         fine = {"bpp": 0.25, "null": 0.75, "used": 2, "perplexity": 1.0}
@@ -52,6 +55,7 @@ def test_a_line_has_the_coarse_layer_of_the_slices_that_have_one() -> None:
         assert interval.line()["slices"] == [
             fine | {"coarse": coarse},
             {"bpp": 0.75, "null": 0.0, "used": 2, "perplexity": 2.0},
+            {"bpp": 0.0, "null": 0.0, "used": 0, "perplexity": 1.0},
         ]
 
 
@@ -59,26 +63,25 @@ def test_the_model_says_which_coarse_codewords_it_chose(tmp_path: Path) -> None:
     trainer = trainer_on(tmp_path, tiny_config())
     x = data.batch(trainer.pictures, trainer.config.data, 0, 0)
     output = trainer.model(x, torch.full((2,), 0.2))
-    with_layer, without = output.slices
+    with_layer, without, optional = output.slices
     assert [len(part) for part in with_layer.coarse] == [len(part) for part in with_layer.symbols]
     assert bool(torch.cat(with_layer.coarse).any())
-    assert without.coarse == []
+    assert without.coarse == optional.coarse == []
 
 
 def test_ms_ssim_is_what_is_minimised(tmp_path: Path) -> None:
     config = replace(
         tiny_config(1),
         data=DataConfig(crop=192, batch=2),
-        loss=LossConfig(distortion="ms-ssim", hyper_ramp=0.0),
+        loss=LossConfig(distortion="ms-ssim"),
     )
     trainer = trainer_on(tmp_path, config, (200, 196))
     x = data.batch(trainer.pictures, config.data, config.seed, 0)
     c = config.model
-    lam = data.lambdas(c.lambda_min, c.lambda_max, 2, config.seed, 0)
-    trainer.model.is_linear = True
+    lam = data.lambdas(c.lambda_min, c.lambda_max, config.data, config.seed, 0)
     with torch.no_grad():
-        output = loop.forward(trainer.model, x, lam)
-    bpp = (output.latent_bits + output.hyper_bits) / 192**2
+        output = loop.forward(trainer.model, x, lam, 0)
+    bpp = output.bits / 192**2
     wanted = balanced(bpp + lam * MS_SSIM_SCALE * (1 - ms_ssim(output.x_hat, x)), lam)
     interval = Interval(trainer.model, CPU)
     trainer.advance(interval)
@@ -95,7 +98,7 @@ def test_validation_codes_as_coding_does(tmp_path: Path, monkeypatch: pytest.Mon
         model.train(mode)
         with torch.no_grad():
             output = loop.forward(model, x, torch.tensor([0.0067]))
-        bpp[mode] = float(output.latent_bits + output.hyper_bits) / 64**2
+        bpp[mode] = float(output.bits) / 64**2
     model.train()
     modes: list[bool] = []
     real = DvqModel.forward

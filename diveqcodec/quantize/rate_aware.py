@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from diveqcodec.layers import returning_clamp
 from diveqcodec.quality import RATE
 from diveqcodec.quantize.diveq import diveq_step, step_toward, with_value
-from diveqcodec.quantize.search import Choice, choose, choose_pair
+from diveqcodec.quantize.search import Choice, Moments, choose, choose_pair
 from diveqcodec.quantize.tables import Layer
 
 Gradient = Literal["soft", "soft-diveq", "diveq", "ste"]
@@ -63,17 +63,17 @@ class RateAwareQuantizer(nn.Module):
         tables: tuple[Tensor, Tensor | None],
         *,
         rate: float = RATE,
-        soft: bool = False,
+        moments: Moments = "none",
     ) -> Choice:
         """Choose symbols for residuals `r` `[N, d]` of the given classes, perhaps with moments."""
         rows, coarse_rows = self.rows(classes)
         fine, r = self.fine.search(), r.detach().float()
         table = tables[0].detach()
         if coarse_rows is None or self.coarse is None or tables[1] is None:
-            return choose(fine, r, rows, table, rate=rate, soft=soft)
+            return choose(fine, r, rows, table, rate=rate, moments=moments)
         searches = fine, self.coarse.search()
         both = table, tables[1].detach()
-        return choose_pair(searches, r, (rows, coarse_rows), both, rate=rate, soft=soft)
+        return choose_pair(searches, r, (rows, coarse_rows), both, rate=rate, moments=moments)
 
     def tables(self) -> tuple[Tensor, Tensor | None]:
         """Bits of every symbol in training, `[rows, K + 1]`, fine and coarse, differentiable."""
@@ -123,9 +123,9 @@ class RateAwareQuantizer(nn.Module):
             return fine, classes.coarse.round().clamp(0, self.coarse.sizes - 1).long()
 
 
-def needs_moments(gradient: Gradient) -> bool:
-    """Whether a rule tells the encoder of the soft assignment."""
-    return gradient in ("soft", "soft-diveq")
+def moments_for(gradient: Gradient, encoder: bool) -> Moments:
+    """What a rule needs to know of the soft assignment, with or without an `encoder` to train."""
+    return "all" if encoder and gradient in ("soft", "soft-diveq") else "slope"
 
 
 def encoder_step(y: Tensor, y_hat: Tensor) -> Tensor:

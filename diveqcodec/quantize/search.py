@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -27,6 +27,10 @@ CANDIDATES = 13  # codewords looked at for a residual: the null codeword and its
 # any distortion of a latent (2^36), by itself the rate changes no choice of a nearest codeword.
 IMPOSSIBLE = 1e30
 LEAST_RATE = 1e-12
+
+# What a search tells of the soft assignment Q: nothing, how the rate changes with the residual, or
+# that and how the value does.
+Moments = Literal["none", "slope", "all"]
 
 _GRID_STEP = 0.25  # spacing of the grid on which neighbour lists are kept, in cells of the layer
 _SHARPNESS = 6.0  # of the soft assignment: 1 / (2 * cell^2 / 12)
@@ -176,7 +180,7 @@ def choose(
     table: Tensor,
     *,
     rate: float = RATE,
-    soft: bool = False,
+    moments: Moments = "none",
     whole: bool | None = None,
 ) -> Choice:
     """Choose codewords of one layer for residuals `r` `[N, d]`.
@@ -187,7 +191,7 @@ def choose(
         rows: int64 `[N]`, row of the table.
         table: bits of every symbol, `[rows, K + 1]`.
         rate: multiplier of the bits; 0 assigns the nearest codeword.
-        soft: also compute what the soft gradients need.
+        moments: what else to compute, see `Moments`.
         whole: look closely at all residuals instead of finding the few that matter, which saves
             work but would make the host wait for a device. By default, on CUDA.
     """
@@ -206,18 +210,20 @@ def choose(
     for block, row in zip(blocks, blocks_of_rows, strict=True):
         candidates = search.neighbours(block)
         bits = _look_up(table, row, candidates)
-        best, cost, *moments = _assign(search.offsets(candidates, block), bits, rate, soft)
-        found.append((candidates.gather(0, best[None])[0], cost, *moments))
-    chosen, best_cost, *moments = (torch.cat(values) for values in zip(*found, strict=True))
+        offsets = search.offsets(candidates, block)
+        best, cost, *soft = _assign(offsets, bits, rate, moments)
+        found.append((candidates.gather(0, best[None])[0], cost, *soft))
+    chosen, best_cost, *soft = (torch.cat(values) for values in zip(*found, strict=True))
     taken, point, coordinates, raw = _consider_escape(
         search, part, part_rows, table, rate, best_cost
     )
     fine[active] = torch.where(taken, escape, chosen)
     jacobian = slope = None
     if soft:
-        j, v = _escaping(moments, taken, part)
-        jacobian = r.new_zeros(count, dim, dim).index_copy(0, active, j)
-        slope = zero.index_copy(0, active, v)
+        slope = zero.index_copy(0, active, _slope_of_escaped(soft[0], taken, part))
+    if len(soft) > 1:
+        jacobian = r.new_zeros(count, dim, dim)
+        jacobian = jacobian.index_copy(0, active, _jacobian_of_escaped(soft[1], taken))
     return Choice(
         fine=fine,
         coarse=None,
@@ -239,7 +245,7 @@ def choose_pair(
     tables: tuple[Tensor, Tensor],
     *,
     rate: float = RATE,
-    soft: bool = False,
+    moments: Moments = "none",
     whole: bool | None = None,
 ) -> Choice:
     """Joint choice of (fine, coarse) codewords: a few coarse ones, each with its fine ones.
@@ -248,9 +254,9 @@ def choose_pair(
     """
     whole = r.is_cuda if whole is None else whole
     if whole or rate < RATE / 2:  # where bits count for little, any pair may be the nearest sum
-        return _choose_jointly(searches, r, rows, tables, rate, soft)
+        return _choose_jointly(searches, r, rows, tables, rate, moments)
     wide = searches[1].may_leave_centre(r, rows[1], tables[1]).nonzero()[:, 0]
-    choice = choose(searches[0], r, rows[0], tables[0], rate=rate, soft=soft, whole=False)
+    choice = choose(searches[0], r, rows[0], tables[0], rate=rate, moments=moments, whole=False)
     still = torch.zeros_like(r)
     choice = replace(
         choice,
@@ -260,7 +266,7 @@ def choose_pair(
     )
     for places in wide.split(_BLOCK // _COARSE_CANDIDATES) if len(wide) else ():
         some = rows[0][places], rows[1][places]
-        choice.put(places, _choose_jointly(searches, r[places], some, tables, rate, soft))
+        choice.put(places, _choose_jointly(searches, r[places], some, tables, rate, moments))
     return choice
 
 
@@ -270,7 +276,7 @@ def _choose_jointly(
     rows: tuple[Tensor, Tensor],
     tables: tuple[Tensor, Tensor],
     rate: float,
-    soft: bool,
+    moments: Moments,
 ) -> Choice:
     """`choose_pair` where a coarse codeword may be worth it."""
     fine, coarse = searches
@@ -296,7 +302,7 @@ def _choose_jointly(
     # Candidates are pairs now: M * m of them, the fine one varying slowest.
     pairs = len(kf) * len(kc), count
     offsets = [axis.view(pairs) for axis in fine.offsets(kf, rest)]
-    best, best_cost, *moments = _assign(offsets, bits.view(pairs), rate, soft)
+    best, best_cost, *soft = _assign(offsets, bits.view(pairs), rate, moments)
     which = best % len(kc)
     take = torch.arange(count, device=r.device)
     chosen = kc[which, take]
@@ -306,7 +312,7 @@ def _choose_jointly(
         fine, left, rows[0], tables[0], rate, best_cost - spent
     )
     gone = chosen == escape
-    jacobian, slope = _escaping(moments, taken | gone, r) if soft else (None, None)
+    escaped = taken | gone
     symbols = kf.view(pairs).gather(0, best[None])[0]
     return Choice(
         fine=torch.where(taken, fine.words.shape[0], symbols),
@@ -316,8 +322,8 @@ def _choose_jointly(
         coarse_point=lattice * gone[:, None],
         coarse_coordinates=coordinates * gone[:, None],
         raw_bits=fine_raw + raw * gone,
-        jacobian=jacobian,
-        rate_slope=slope,
+        jacobian=_jacobian_of_escaped(soft[1], escaped) if len(soft) > 1 else None,
+        rate_slope=_slope_of_escaped(soft[0], escaped, r) if soft else None,
     )
 
 
@@ -363,8 +369,8 @@ def _squares(offsets: list[Tensor]) -> Tensor:
 
 
 def _assign(
-    offsets: list[Tensor], bits: Tensor, rate: float, soft: bool
-) -> tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor, Tensor]:
+    offsets: list[Tensor], bits: Tensor, rate: float, moments: Moments
+) -> tuple[Tensor, ...]:
     """The best of M candidates for each of N residuals.
 
     Candidates vary slowest in memory, so that every operation runs along N.
@@ -373,24 +379,26 @@ def _assign(
         offsets: error vector minus residual, axis by axis, d times `[M, N]`.
         bits: `[M, N]`.
         rate: multiplier of the bits.
-        soft: also compute the moments of the soft assignment Q.
+        moments: of the soft assignment Q.
 
     Returns:
-        number of the best candidate `[N]`, its cost `[N]`, and, if asked for, 12 Cov_Q[e, e]
-        `[N, d, d]` and 12 Cov_Q[bits, e] `[N, d]`.
+        number of the best candidate `[N]`, its cost `[N]`, and, if asked for, 12 Cov_Q[bits, e]
+        `[N, d]`, and 12 Cov_Q[e, e] `[N, d, d]`.
     """
     cost = _squares(offsets).add_(bits, alpha=rate)
     best_cost, best = cost.min(0)
-    if not soft:
+    if moments == "none":
         return best, best_cost
     q = torch.sub(best_cost, cost, out=cost).mul_(_SHARPNESS).exp_()
     q /= q.sum(0)
-    centred = [q * (axis - (q * axis).sum(0)) for axis in offsets]
+    centred = [axis.sub((q * axis).sum(0)).mul_(q) for axis in offsets]
+    slope = torch.stack([(axis * bits).sum(0) for axis in centred], dim=1)
+    slope *= 2 * _SHARPNESS
+    if moments == "slope":
+        return best, best_cost, slope
     covariance = torch.stack([(a * b).sum(0) for a in centred for b in offsets], dim=1)
-    slope = torch.stack([(a * bits).sum(0) for a in centred], dim=1)
     dim = len(offsets)
-    jacobian = (2 * _SHARPNESS) * covariance.view(-1, dim, dim)
-    return best, best_cost, jacobian, (2 * _SHARPNESS) * slope
+    return best, best_cost, slope, (2 * _SHARPNESS) * covariance.view(-1, dim, dim)
 
 
 def _consider_escape(
@@ -404,16 +412,17 @@ def _consider_escape(
     return taken, point * taken[:, None], coordinates * taken[:, None], raw * taken
 
 
-def _escaping(moments: list[Tensor], escaped: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
-    """Moments where some residuals `r` `[N, d]` escaped, bool `[N]`.
+def _slope_of_escaped(slope: Tensor, escaped: Tensor, r: Tensor) -> Tensor:
+    """The slope `[N, d]` of the rate where some residuals `r` `[N, d]` escaped, bool `[N]`.
 
-    Values answer as on a fine lattice: the Jacobian is the identity. Each coordinate costs a bit
-    more with every doubling, so bits rise by d / ln 2 when the residual grows by a factor of e:
-    without that slope a mean that is far off would never find back.
+    Each coordinate costs a bit more with every doubling, so bits rise by d / ln 2 when the residual
+    grows by a factor of e: without that slope a mean that is far off would never find back.
     """
-    jacobian, slope = moments
-    dim = slope.shape[1]
-    eye = torch.eye(dim, device=slope.device)
-    jacobian = torch.where(escaped[:, None, None], eye, jacobian)
-    far = r * (dim / math.log(2)) / r.square().sum(1, keepdim=True).clamp_min(1.0)
-    return jacobian, torch.where(escaped[:, None], far, slope)
+    far = r * (r.shape[1] / math.log(2)) / r.square().sum(1, keepdim=True).clamp_min(1.0)
+    return torch.where(escaped[:, None], far, slope)
+
+
+def _jacobian_of_escaped(jacobian: Tensor, escaped: Tensor) -> Tensor:
+    """The Jacobian `[N, d, d]` where some residuals escaped: the identity, as on a fine lattice."""
+    eye = torch.eye(jacobian.shape[1], device=jacobian.device)
+    return torch.where(escaped[:, None, None], eye, jacobian)

@@ -73,6 +73,7 @@ def groups(deviation: Tensor, size: int) -> list[tuple[Component, ...]]:
             _cut([(axis, k, low) for k in high], size, found, left)
             _cut([(axis, low, k) for k in high], size, found, left)
         _cut([(axis, k, k) for k in range(SIDE)], size, found, left)
+    left.sort(key=lambda c: (c[0], c[1] < c[2]))  # what varies in one direction together
     _cut(left, size, found, [])
     log = deviation.clamp_min(1e-9).log()
     return sorted(found, key=lambda members: -sum(float(log[c]) for c in members) / size)

@@ -57,6 +57,8 @@ class OptimConfig:
     final: float = 0.02  # learning rate at the end, relative
     clip: float = 2.0  # norm of the gradient
     ema: float = 0.999  # decay of the averaged weights
+    # Of gradients on their way between processes: half of the bytes, noise far below a batch's.
+    exchange: Literal["bfloat16", "float32"] = "bfloat16"
 
 
 @dataclass(frozen=True, slots=True)

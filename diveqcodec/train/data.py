@@ -198,7 +198,7 @@ def lambdas(low: float, high: float, config: DataConfig, seed: int, step: int) -
     ranks = np.argsort(np.array(mirrored)[: config.batch] ^ int(random.integers(1 << bits)))
     strata = (np.argsort(ranks) + random.random(config.batch)) / config.batch
     knee, above = min(max(config.knee, low), high), config.above
-    if knee >= high:
+    if not low < knee < high:
         above = 0.0
     points = [0.0, 1.0 - above, 1.0] if above else [0.0, 1.0]
     values = [low, knee, high] if above else [low, high]

@@ -87,7 +87,8 @@ class Trainer:
         self.model.refresh()
         self.average = {k: v.detach().clone() for k, v in self.model.named_parameters()}
         self.optimizer = make_optimizer(self.model, config)
-        self.gradients = Gradients(self.model.parameters())
+        exchange = torch.bfloat16 if config.optim.exchange == "bfloat16" else torch.float32
+        self.gradients = Gradients(self.model.parameters(), exchange)
         self.must_stop = False  # because a process was asked to
         self.step = 0
         self.seconds = 0.0  # of all sessions of this run

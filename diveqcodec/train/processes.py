@@ -60,15 +60,17 @@ class Gradients:
     """All gradients in one tensor, of which those of the parameters are views.
 
     Parameters that took no part in a step have zero gradients, not none, whatever the others do.
-    Two more elements carry what the processes agree on: whether to stop after this step, and how
-    many steps the first one wants.
+
+    Args:
+        parameters: those without `requires_grad` are left alone.
+        exchange: type that gradients have on their way between processes.
     """
 
-    def __init__(self, parameters: Iterable[Tensor]) -> None:
+    def __init__(self, parameters: Iterable[Tensor], exchange: torch.dtype) -> None:
+        self._exchange = exchange
         self.parameters = [p for p in parameters if p.requires_grad]
         count = sum(p.numel() for p in self.parameters)
-        self._all = torch.zeros(count + 2, device=self.parameters[0].device)
-        self._values = self._all[:count]
+        self._all = torch.zeros(count, device=self.parameters[0].device)
         start = 0
         for parameter in self.parameters:
             # In the memory layout of the parameter: fused optimizers take that for granted.
@@ -87,14 +89,17 @@ class Gradients:
         """
         if processes.count == 1:
             return wants_to_stop, steps
-        self._all[-2] = float(wants_to_stop)
-        self._all[-1] = float(steps if processes.is_first else 0)  # exact below 2^24
-        processes.sum_(self._all)
-        self._values /= processes.count
-        return bool(self._all[-2] > 0), int(self._all[-1])
+        agreed = torch.tensor(
+            [int(wants_to_stop), steps if processes.is_first else 0], device=self._all.device
+        )
+        processes.sum_(agreed)
+        sent = self._all.to(self._exchange)
+        processes.sum_(sent)
+        self._all.copy_(sent).div_(processes.count)
+        return bool(agreed[0] > 0), int(agreed[1])
 
     def clip(self, most: float) -> Tensor:
         """Scale down to a norm of at most `most`; returns the norm before."""
-        norm = self._values.norm()
-        self._values.mul_((most / norm.clamp_min(1e-6)).clamp_max(1.0))
+        norm = self._all.norm()
+        self._all.mul_((most / norm.clamp_min(1e-6)).clamp_max(1.0))
         return norm
