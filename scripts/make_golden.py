@@ -71,22 +71,21 @@ def pictures(codec: Codec) -> dict[str, tuple[Picture, float, int]]:
     """Pictures with quality and effort: colour, grey, transparency, what no prior expects."""
     disc = np.hypot(*(np.mgrid[:61, :83] - 35)) < 30
     noise = np.random.default_rng(1).integers(0, 2, (50, 64, 3), dtype=np.uint8) * np.uint8(255)
-    # Blocks of what the prior believes to be zero: the sign of the last component of slice 1.
-    basis, last = codec.model.transforms.synthesis.basis, codec.model.config.part(1).stop - 1
-    unit = torch.zeros(1, codec.model.config.channels, 1, 1)
-    unit[0, last] = 1.0
+    # What the prior believes to be zero: the last components of slices, each alone.
+    synthesis, config = codec.model.transforms.synthesis, codec.model.config
+    latent = torch.zeros(1, config.channels, 7, 7)
+    for s, row, column in ((1, 2, 1), (1, 3, 4), (2, 5, 2), (2, 4, 5)):
+        latent[0, config.part(s).stop - 1, row, column] = 1.0
     with torch.no_grad():
-        pattern = (basis.inverse(unit) - basis.mean[:, None, None])[0].sign()
-    surprise = np.full((90, 90, 3), 127, dtype=np.uint8)
-    for place in (16, 48, 64):
-        surprise[place : place + 16, 32:48] = 127.5 + 127.5 * pattern.permute(1, 2, 0).numpy()
+        there = synthesis.linear(latent) - synthesis.linear(0 * latent)
+    surprise = (127 * there / there.abs().max() + 127)[0].permute(1, 2, 0)
     return {
         "colour": (picture_of(drawn(97, 130, 100)), 60, 5),
         "low": (picture_of(drawn(160, 120, 101)), 1, 5),
         "grey": (picture_of(drawn(47, 33, 102)[..., :1].copy()), 75, 5),
         "alpha": (picture_of(drawn(61, 83, 103), disc.astype(np.uint8) * np.uint8(255)), 40, 5),
         "noise": (picture_of(noise), 100, 5),
-        "surprise": (picture_of(surprise), 5, 5),
+        "surprise": (picture_of(surprise.round().to(torch.uint8).numpy()), 5, 5),
         "nearest": (picture_of(drawn(64, 64, 104)), 90, 1),
         "dot": (picture_of(drawn(1, 1, 105)), 50, 5),
     }

@@ -4,24 +4,25 @@ import functools
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from diveqcodec import zoo
-from diveqcodec.train import data
+from diveqcodec.train import loop
 from diveqcodec.train.config import to_toml
 from diveqcodec.train.loop import Trainer
-from diveqcodec.train.statistics import Interval
 from tests.commands import diveq, errors, install_tiny, opened
-from tests.training import draw_pictures, tiny_config
+from tests.tiny import tiny_config
+from tests.training import draw_pictures
 
 
 @pytest.fixture(autouse=True)
 def _sandbox(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     install_tiny(monkeypatch, tmp_path)
     monkeypatch.chdir(tmp_path)
-    few = functools.partial(data.principal_components, patches=1000)
-    monkeypatch.setattr(data, "principal_components", few)  # the default takes a second
+    few = functools.partial(loop.cosine_basis, blocks=1000)
+    monkeypatch.setattr(loop, "cosine_basis", few)  # the default takes a second
     draw_pictures(Path("photos"))
     Path("tiny.toml").write_text(to_toml(tiny_config(steps=4)))
 
@@ -77,9 +78,9 @@ def test_a_used_folder_is_refused_without_f_or_resume() -> None:
 def test_an_interrupted_run_says_how_to_go_on() -> None:
     advance = Trainer.advance
 
-    def interrupted(self: Trainer, interval: Interval) -> None:
-        advance(self, interval)
-        if self.step == 2:
+    def interrupted(self: Trainer, *arguments: Any) -> None:
+        advance(self, *arguments)
+        if self.step == 1:  # asked before the next step, which is made
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -142,6 +143,7 @@ def test_dry_run_writes_nothing() -> None:
         ((), "say which pictures to train on: diveq train DATASET"),
         (("photos", "--plot", "run"), "--plot RUN draws a run and takes no DATASET"),
         (("photos", "--resume", "-f"), "--resume goes on with a run: it excludes -f and --init"),
+        (("photos", "--steps", "9", "--hours", "1"), "--steps and --hours exclude each other"),
     ],
 )
 def test_wrong_usage(arguments: tuple[str, ...], message: str) -> None:

@@ -221,7 +221,9 @@ def test_it_rounds_and_clips_as_plain_integers_do(
 
 
 @pytest.mark.parametrize("without", [(2,), (1,), (1, 2)])
-def test_slices_left_out_are_computed_as_plain_integers_do(numbers, without: tuple[int, ...]) -> None:
+def test_slices_left_out_are_computed_as_plain_integers_do(
+    numbers, without: tuple[int, ...]
+) -> None:
     """What is known of them is zero for those after them."""
     config = replace(TINY, optional_slices=2)
     for changed in (numbers, blunt(numbers, 5)):

@@ -181,7 +181,11 @@ def test_cheap_rooms_import_only_what_they_may(module: str) -> None:
         ({"train", "evaluate"}, {"click"}, False),
         ({"train"}, {"compressai", "constriction"}, False),
         ({"codec", "zoo", "pillow"}, {"compressai", "torchvision", "matplotlib"}, False),
-        ({"", "cli", "modelconfig", "pillow", "quality", "__main__"}, {"torch", "compressai", "torchvision"}, True),
+        (
+            {"", "cli", "modelconfig", "pillow", "quality", "__main__"},
+            {"torch", "compressai", "torchvision"},
+            True,
+        ),
     ],
 )
 def test_no_path_of_imports_leads_to(rooms: set[str], banned: set[str], only_at_once: bool) -> None:

@@ -106,7 +106,8 @@ def test_optional_slices_left_out_are_zero_and_free(monkeypatch: pytest.MonkeyPa
     with torch.no_grad():
         coded = model(x, lam)
         monkeypatch.setattr(
-            "diveqcodec.recorder.is_worth_coding", lambda y, _: torch.zeros(len(y), dtype=torch.bool)
+            "diveqcodec.recorder.is_worth_coding",
+            lambda y, _: torch.zeros(len(y), dtype=torch.bool),
         )
         spared = model(x, lam)
     part = TINY.part(2)

@@ -69,7 +69,10 @@ def test_the_order_of_a_batch_is_that_of_its_grids(levels: int) -> None:
     order = order_of_batch(height, width, levels, 2, batch, CPU)
     singles = passes_of(height, width, levels, 2, CPU)
     for one, alone in zip(order.passes, singles, strict=True):
-        places, neighbours = one.places.view(batch, -1), one.neighbours.view(batch, len(alone.places), -1)
+        places, neighbours = (
+            one.places.view(batch, -1),
+            one.neighbours.view(batch, len(alone.places), -1),
+        )
         for picture in range(batch):
             assert torch.equal(places[picture] - picture * count, alone.places)
             wanted = alone.neighbours + picture * count

@@ -46,7 +46,9 @@ class Asked:
     The order of rows is that of coding, which `at` turns into positions.
     """
 
-    def __init__(self, config: ModelConfig, noise: float = 0.0, coded: Tensor | None = None) -> None:
+    def __init__(
+        self, config: ModelConfig, noise: float = 0.0, coded: Tensor | None = None
+    ) -> None:
         self.config, self.noise, self.chosen = config, noise, coded
         self.means: dict[int, list[Tensor]] = {}
         self.classes: dict[int, list[Classes]] = {}

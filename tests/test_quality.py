@@ -86,7 +86,9 @@ def test_bins_are_as_wide_as_each_other_and_have_their_centres(scale: Scale) -> 
 @pytest.mark.parametrize("scale", SCALES)
 def test_tensors_are_measured_as_numbers_are(scale: Scale) -> None:
     gains = torch.linspace(scale.low, scale.high, 9, dtype=torch.float64)
-    assert scale.position(gains).tolist() == pytest.approx([scale.position(g) for g in gains.tolist()])
+    assert scale.position(gains).tolist() == pytest.approx(
+        [scale.position(g) for g in gains.tolist()]
+    )
     numbers = torch.arange(5, dtype=torch.float64)
     assert scale.centre(numbers).tolist() == pytest.approx(
         [scale.centre(number) for number in numbers.tolist()]

@@ -195,6 +195,7 @@ def test_value_is_the_codewords_and_their_gradient(quantizer: RateAwareQuantizer
     e.sum().backward()
     assert words[0].grad is not None
     counts = torch.bincount(choice.fine[choice.fine < 32], minlength=32).float()
+    counts[0] = 0  # the null codeword is pinned
     torch.testing.assert_close(words[0].grad[:, 0], counts)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import fields
+from typing import get_args
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from diveqcodec.quantize.search import (
     ESCAPE_LENGTHS,
     GRID,
     RATE,
+    Moments,
     choose,
     choose_pair,
     integer_basis,
@@ -120,7 +122,7 @@ def test_soft_moments_against_finite_differences(dim: int) -> None:
     random = torch.Generator().manual_seed(3)
     r = torch.randn(300, dim, generator=random) * 0.7
     rows = torch.randint(6, SIZES * SHAPES, (300,), generator=random)
-    choice = choose(search, r, rows, table, rate=RATE, soft=True)
+    choice = choose(search, r, rows, table, rate=RATE, moments="all")
     words, bits = search.words.double(), table[rows, :-1].double()
 
     def expected(at: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,13 +151,40 @@ def test_soft_moments_against_finite_differences(dim: int) -> None:
 def test_escapes_answer_as_a_fine_lattice() -> None:
     made = layer(2, size=13)
     r = torch.tensor([[300.0, -20.0], [0.1, 0.1]])
-    choice = choose(made.search(), r, torch.tensor([20, 20]), made.bit_table().detach(), soft=True)
+    rows, table = torch.tensor([20, 20]), made.bit_table().detach()
+    choice = choose(made.search(), r, rows, table, moments="all")
     assert choice.fine.tolist()[0] == 13
     assert choice.fine.tolist()[1] < 13
     assert choice.jacobian is not None
     assert choice.rate_slope is not None
     assert torch.equal(choice.jacobian[0], torch.eye(2))
-    assert choice.rate_slope[0].tolist() == [0, 0]
+    # two coordinates, each a bit more with every doubling of the residual
+    wanted = r[0] / r[0].square().sum() * 2 / math.log(2)
+    torch.testing.assert_close(choice.rate_slope[0], wanted)
+
+
+@pytest.mark.parametrize("pair", [False, True])
+def test_fewer_moments_change_nothing_else(pair: bool) -> None:
+    fine, coarse = layer(2, 64), layer(2, 40, cell=8.0, shapes=1)
+    r, rows = residuals(900, 2)
+    r[::50] *= 40
+    found = {}
+    for moments in get_args(Moments):
+        table = fine.bit_table().detach()
+        if pair:
+            searches, both = (fine.search(), coarse.search()), (rows, rows // SHAPES)
+            tables = table, coarse.bit_table().detach()
+            found[moments] = choose_pair(searches, r, both, tables, moments=moments)
+        else:
+            found[moments] = choose(fine.search(), r, rows, table, moments=moments)
+    whole = found["all"]
+    for moments, missing in (("slope", {"jacobian"}), ("none", {"jacobian", "rate_slope"})):
+        for entry in fields(whole):
+            value, wanted = getattr(found[moments], entry.name), getattr(whole, entry.name)
+            if entry.name in missing or wanted is None:
+                assert value is None
+            else:
+                assert torch.equal(value, wanted), entry.name
 
 
 @pytest.mark.parametrize(("dim", "cell"), [(2, 1.0), (2, 8.0), (4, 1.0)])
@@ -197,8 +226,8 @@ def test_many_residuals_are_chosen_as_few_are(dim: int, whole: bool) -> None:
 
     def chosen(part: slice) -> list[list[Tensor | None]]:
         some = both[0][part], both[1][part]
-        one = choose(searches[0], r[part], some[0], tables[0], soft=True, whole=whole)
-        pair = choose_pair(searches, r[part], some, tables, soft=True, whole=whole)
+        one = choose(searches[0], r[part], some[0], tables[0], moments="all", whole=whole)
+        pair = choose_pair(searches, r[part], some, tables, moments="all", whole=whole)
         return [[getattr(c, entry.name) for entry in fields(c)] for c in (one, pair)]
 
     at_once = chosen(slice(None))

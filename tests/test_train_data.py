@@ -113,7 +113,7 @@ def test_folders_without_usable_pictures_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"no usable picture of 1 \(small.png: 8x8 .* 64\)$"):
         data.load(tmp_path, 64, CPU)
     Image.new("RGB", (200, 150)).save(tmp_path / "more.png")
-    with pytest.raises(TrainingError, match=r"make crops smaller with --set data.crop=128$"):
+    with pytest.raises(TrainingError, match=r"make crops smaller with --set data.crop=144$"):
         data.load(tmp_path, 256, CPU)
 
 

@@ -14,7 +14,9 @@ from diveqcodec.errors import TrainingError
 from diveqcodec.train import checkpoint, data
 from diveqcodec.train.config import TrainConfig
 from diveqcodec.train.loop import Trainer
-from tests.training import TINY, draw_pictures, tiny_config
+from diveqcodec.train.statistics import Interval
+from tests.tiny import IN_FOURS, TINY, tiny_config
+from tests.training import draw_pictures
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def trainer(config: TrainConfig, pictures: data.Pictures, folder: Path) -> Train
 
 
 def stop_at(one: Trainer, step: int) -> None:
-    one.run(stop=lambda: one.step >= step)
+    one.run(stop=lambda: one.step >= step - 1)  # asked within a step, it ends after it
 
 
 def assert_same_checkpoint(first: Path, second: Path) -> None:
@@ -56,16 +58,20 @@ NEAREST = {"assignment": "nearest", "replace": 4, "replace_until": 1.0}
         ({}, {"gradient": "soft"}),
         ({}, {"gradient": "diveq"}),  # draws noise
         ({}, {"gradient": "diveq", **NEAREST}),  # and donors for codewords nobody uses
-        ({"quantizer": "sf-diveq", "group": 4, "slices": (2, 6)}, {"gradient": "soft-diveq"}),
+        ({"quantizer": "sf-diveq", **IN_FOURS}, {"gradient": "soft-diveq"}),
     ],
 )
+@pytest.mark.parametrize("encoder", [0.0, 0.1])  # what contexts see draws noise only with one
 def test_resumed_run_is_the_same_bits(
     tmp_path: Path,
     pictures: data.Pictures,
     model: dict[str, Any],
     quantizer: dict[str, Any],
+    encoder: float,
 ) -> None:
-    config = replace(tiny_config(6, quantizer=quantizer), model=replace(TINY, **model))
+    """No random state is kept: three steps of noise after the checkpoint are the same ones."""
+    optim = {"encoder_factor": encoder}
+    config = replace(tiny_config(6, optim, quantizer), model=replace(TINY, **model))
     stop = 3  # the neighbour lists are rebuilt after step 2 and after step 4
     whole = trainer(config, pictures, tmp_path / "whole")
     whole.run()
@@ -100,14 +106,39 @@ def test_validation_and_checkpoints_leave_training_alone(
         assert torch.equal(results[0].average[name], results[1].average[name])
 
 
-def test_training_changes_every_kind_of_parameter(tmp_path: Path, pictures: data.Pictures) -> None:
-    """So that the tests above compare what has moved."""
-    one = trainer(tiny_config(3), pictures, tmp_path / "run")
+@pytest.mark.parametrize("encoder", [0.0, 0.1])
+def test_training_changes_every_kind_of_parameter(
+    tmp_path: Path, pictures: data.Pictures, encoder: float
+) -> None:
+    """So that the tests above compare what has moved; but for an encoder that is to stay."""
+    config = tiny_config(4, {"encoder_factor": encoder, "linear": 0.0})
+    one = trainer(config, pictures, tmp_path / "run")
+    one.start()
     before = {k: v.detach().clone() for k, v in one.model.named_parameters()}
     one.run()
-    for name in ("quantizer.fine.unit", "quantizer.coarse.logits", "analysis.klt.weight"):
-        assert not torch.equal(before[name], one.model.get_parameter(name)), name
-        assert not torch.equal(before[name], one.average[name]), name
+    moved = set()
+    for name, value in one.model.named_parameters():
+        if not torch.equal(before[name], value):
+            moved.add(one.model.kind_of(name))
+            assert not torch.equal(before[name], one.average[name]), name
+    every = {"analysis", "linear", "networks", "prior", "codebook", "table"}
+    assert moved == (every if encoder else every - {"analysis"})
+
+
+def test_steps_draw_the_noise_of_their_number(tmp_path: Path, pictures: data.Pictures) -> None:
+    """Whatever was drawn before; another seed is another run."""
+    config = tiny_config(2, quantizer={"gradient": "diveq"})
+    made = []
+    for seed, drawn in ((0, 0), (0, 99), (1, 0)):
+        one = trainer(replace(config, seed=seed), pictures, tmp_path / "run")
+        other = trainer(config, pictures, tmp_path / "run")
+        one.model.load_state_dict(other.model.state_dict())
+        one.model.refresh()
+        torch.rand(drawn)
+        one.advance(Interval(one.model, one.device))
+        made.append(one.model.quantizer.fine.unit.detach().clone())
+    assert torch.equal(made[0], made[1])
+    assert not torch.equal(made[0], made[2])
 
 
 def test_checkpoints_of_the_first_version_still_load(
@@ -129,10 +160,9 @@ def test_checkpoints_of_the_first_version_still_load(
 
 
 def test_a_checkpoint_before_the_first_step_is_one(tmp_path: Path, pictures: data.Pictures) -> None:
-    """As Ctrl-C writes it while the first step is still to come."""
     one = trainer(tiny_config(2), pictures, tmp_path / "run")
     one.start()
-    one.run(stop=lambda: True)
+    one.save()
     other = trainer(tiny_config(2), pictures, tmp_path / "run")
     other.resume(tmp_path / "run" / "last.safetensors")
     assert other.step == 0
@@ -142,10 +172,19 @@ def test_a_checkpoint_before_the_first_step_is_one(tmp_path: Path, pictures: dat
     assert_same_checkpoint(tmp_path / "last.safetensors", tmp_path / "run" / "last.safetensors")
 
 
+def test_a_stop_is_honoured_after_the_step_it_was_asked_in(
+    tmp_path: Path, pictures: data.Pictures
+) -> None:
+    one = trainer(tiny_config(9), pictures, tmp_path / "run")
+    one.run(stop=lambda: True)
+    assert one.step == 1
+    _, info = checkpoint.load(tmp_path / "run" / "last.safetensors")
+    assert info["step"] == 1
+
+
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
-        ("random.cpu", "lacks random.cpu"),
         ("optimizer.step.quantizer.fine.unit", "lacks step.quantizer.fine.unit"),
         ("optimizer.exp_avg_sq.quantizer.fine.unit", "lacks exp_avg_sq.quantizer.fine.unit"),
         ("average.quantizer.fine.unit", "lacks quantizer.fine.unit"),
@@ -159,6 +198,7 @@ def test_a_checkpoint_that_lacks_a_tensor_is_one_line(
     one.run()
     path = tmp_path / "run" / "last.safetensors"
     tensors = load_file(path)
+    assert not [name for name in tensors if name.startswith("random")]
     del tensors[missing]
     save_file(tensors, path, metadata={"diveq": json.dumps(one.info())})
     with pytest.raises(TrainingError, match=rf"last.safetensors: damaged \(.*{message}") as caught:
@@ -193,30 +233,6 @@ def test_a_checkpoint_is_known_by_what_it_says_of_itself(
         one.resume(path)
 
 
-def test_a_run_on_the_cpu_leaves_the_random_state_of_cuda_alone(
-    tmp_path: Path, pictures: data.Pictures, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def touched(*_: object) -> torch.Tensor:
-        raise AssertionError("another device than that of the run")
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_rng_state", touched)
-    one = trainer(tiny_config(1), pictures, tmp_path / "run")
-    one.save()
-    assert "random.cuda" not in load_file(tmp_path / "run" / "last.safetensors")
-
-
-@pytest.mark.gpu
-def test_the_random_state_of_the_device_is_resumed(tmp_path: Path, pictures: data.Pictures) -> None:
-    device = torch.device("cuda", torch.cuda.device_count() - 1)
-    tensors = [picture.to(device) for picture in pictures.tensors]
-    one = trainer(tiny_config(1), data.Pictures(pictures.names, tensors, []), tmp_path / "run")
-    one.save()
-    drawn = torch.rand(3, device=device)
-    one.resume(tmp_path / "run" / "last.safetensors")
-    assert torch.equal(torch.rand(3, device=device), drawn)
-
-
 def test_checkpoint_of_another_model_is_refused(tmp_path: Path, pictures: data.Pictures) -> None:
     one = trainer(tiny_config(1), pictures, tmp_path / "run")
     one.save()
@@ -237,20 +253,17 @@ def test_other_pictures_are_noticed(
     assert "was trained on other pictures" in caplog.text
 
 
-def test_weights_in_parts_come_together_again(tmp_path: Path, pictures: data.Pictures) -> None:
+def test_averaged_weights_are_those_of_a_run_or_a_checkpoint(
+    tmp_path: Path, pictures: data.Pictures
+) -> None:
     one = trainer(tiny_config(2), pictures, tmp_path / "run")
     one.run()
-    (tmp_path / "weights-1-of-2.safetensors").write_text("of an earlier run")
-    weights = checkpoint.load_average(tmp_path / "run")
-    paths = checkpoint.save_parts(tmp_path, *weights, limit=150_000)
-    assert len(paths) > 1
-    assert all(path.stat().st_size <= 150_000 for path in paths)
-    merged, info = checkpoint.load_average(tmp_path)
-    assert info["step"] == 2
-    assert merged.keys() == one.model.state_dict().keys()
-    for name, value in one.average.items():
-        torch.testing.assert_close(merged[name], value, rtol=1e-3, atol=1e-6)
-    assert torch.equal(merged["analysis.klt.weight"], one.average["analysis.klt.weight"])
-    paths[0].unlink()
-    with pytest.raises(TrainingError, match=f"{len(paths) - 1} of {len(paths)} parts"):
+    for place in (tmp_path / "run", tmp_path / "run" / "last.safetensors"):
+        weights, info = checkpoint.load_average(place)
+        assert info["step"] == 2
+        assert weights.keys() == one.model.state_dict().keys()
+        for name, value in one.average.items():
+            assert torch.equal(weights[name], value)
+        assert torch.equal(weights["synthesis.basis.order"], one.model.synthesis.basis.order)
+    with pytest.raises(TrainingError, match="not a run; `diveq train` makes runs"):
         checkpoint.load_average(tmp_path)

@@ -26,11 +26,12 @@ from diveqcodec.train.config import DataConfig, LossConfig
 from diveqcodec.train.config import load as load_config
 from diveqcodec.train.exporting import export
 from diveqcodec.train.plotting import read_log
-from diveqcodec.train.schedule import average_decay, hyper_weight, learning_rate
+from diveqcodec.train.schedule import average_decay, decoded_by_networks, learning_rate
 from diveqcodec.train.statistics import Interval
 from diveqcodec.weightfile import load_for_training
 from diveqcodec.weightfile import part as part_of
-from tests.training import TINY, draw_pictures, tiny_config
+from tests.tiny import TINY, tiny_config
+from tests.training import draw_pictures
 
 
 @pytest.fixture(scope="module")
@@ -83,16 +84,17 @@ def test_log_of_a_run(finished: Path) -> None:
         (12, True),
     ]
     line = lines[2]
-    assert {"loss", "bpp", "psnr", "lr", "seconds", "crops_per_second", "hyper_bpp"} <= line.keys()
-    parts = [*line["slices"], line["hyper"]]
+    assert {"loss", "bpp", "psnr", "lr", "seconds", "crops_per_second"} <= line.keys()
+    parts = line["slices"]
     assert ["coarse" in part for part in parts] == [True, False, False]
     assert sum(part["bpp"] for part in parts) == pytest.approx(line["bpp"], abs=1e-3)
     for part in parts:
         assert 0 <= part["null"] <= 1
-        assert 0 < part["used"] <= 65
-        assert 1 <= part["perplexity"] <= part["used"]
+        assert 0 <= part["used"] <= 65
+        assert 1 <= part["perplexity"] <= max(1, part["used"])
+    assert all(part["used"] for part in parts[:2])  # nobody need have coded the optional slice
     for lam in ("0.0016", "0.0067", "0.05"):
-        assert {"loss", "bpp", "psnr", "hyper_bpp"} == lines[1][lam].keys()
+        assert {"loss", "bpp", "psnr"} == lines[1][lam].keys()
     assert lines[1]["0.0016"]["bpp"] < lines[1]["0.05"]["bpp"]
 
 
@@ -104,7 +106,7 @@ def test_the_log_says_the_learning_rate_of_the_schedule(dataset: Path, tmp_path:
     rates = [line["lr"] for line in read_log(tmp_path / "run") if "lr" in line]
     # warm-up over two steps; then half a cosine from step 2 to step 4
     assert rates == pytest.approx([5e-4, 1e-3, 1e-3, 5e-4])
-    assert [learning_rate("transform", step, config) for step in range(4)] == pytest.approx(
+    assert [learning_rate("networks", step, config) for step in range(4)] == pytest.approx(
         [0.0, 0.0, 5e-4, 5e-4]
     )
 
@@ -119,10 +121,10 @@ def test_statistics_cover_the_whole_interval(dataset: Path, tmp_path: Path) -> N
     single, whole = lines
     assert len(single) == 4
     assert len(whole) == 1
-    for key in ("loss", "bpp", "psnr", "hyper_bpp"):
+    for key in ("loss", "bpp", "psnr"):
         mean = sum(line[key] for line in single) / 4
         assert whole[0][key] == pytest.approx(mean, abs=1e-3)
-    for number in range(2):
+    for number in range(2):  # not the optional slice, whose means have other weights
         parts = [line["slices"][number] for line in single]
         mean = sum(part["null"] for part in parts) / 4
         assert whole[0]["slices"][number]["null"] == pytest.approx(mean, abs=1e-3)
@@ -130,7 +132,7 @@ def test_statistics_cover_the_whole_interval(dataset: Path, tmp_path: Path) -> N
 
 
 def test_loss_falls(dataset: Path, tmp_path: Path) -> None:
-    """From a random transform; the principal components would be too good a start."""
+    """From components in an order that no picture has; cosines would be too good a start."""
     pictures = data.load(dataset, 64, torch.device("cpu"))
     trainer = loop.Trainer(tiny_config(30, optim={"lr": 3e-3}), pictures, tmp_path)
     interval, losses = Interval(trainer.model, trainer.device), []
@@ -182,14 +184,14 @@ def test_force_starts_anew_and_keeps_what_is_not_ours(dataset: Path, tmp_path: P
     (tmp_path / "log.jsonl").write_text('{"step": 99}\n')
     (tmp_path / "samples").mkdir()
     (tmp_path / "samples" / "old.png").write_text("")
-    old = ("curves.png", "weights-1-of-2.safetensors", "best.safetensors")
+    old = ("curves.png", "best.safetensors")
     for name in old:
         (tmp_path / name).write_text("")
     train.run(tiny_config(2), dataset, tmp_path, force=True)
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert [line["step"] for line in read_log(tmp_path)] == [2, 2]
     assert not (tmp_path / "samples" / "old.png").exists()
-    assert not any((tmp_path / name).exists() for name in old[:2])
+    assert not (tmp_path / "curves.png").exists()
     assert (tmp_path / "best.safetensors").stat().st_size > 0
 
 
@@ -206,7 +208,7 @@ def test_interrupted_run_is_saved_and_resumed(dataset: Path, tmp_path: Path, num
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     config = tiny_config(6)
     result = train.run(config, dataset, tmp_path / "run", progress=interrupt_at(2, number))
-    assert (result.step, result.is_finished) == (2, False)
+    assert (result.step, result.is_finished) == (3, False)  # asked before the step it ends with
     assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
     with (tmp_path / "run" / "log.jsonl").open("a") as file:
         file.write('{"step": 5}\n{"step": 6, "lo')  # lines that the checkpoint does not cover
@@ -273,22 +275,18 @@ def test_not_a_number_before_the_first_checkpoint_promises_none(
     assert not (tmp_path / "run" / "last.safetensors").exists()
 
 
-def test_a_run_stopped_before_its_first_step_goes_on(dataset: Path, tmp_path: Path) -> None:
-    config = tiny_config(2)
-    result = train.run(config, dataset, tmp_path / "run", pace=lambda trainer: True)
-    assert (result.step, result.is_finished) == (0, False)
-    assert train.run(config, dataset, tmp_path / "run", resume=True).is_finished
-
-
-def test_the_pace_may_change_the_number_of_steps(dataset: Path, tmp_path: Path) -> None:
-    def pace(trainer: loop.Trainer) -> bool:
-        optim = replace(trainer.config.optim, steps=3)
-        trainer.config = replace(trainer.config, optim=optim)
-        return False
-
-    result = train.run(tiny_config(100), dataset, tmp_path / "run", pace=pace)
-    assert (result.step, result.steps, result.is_finished) == (3, 3, True)
-    assert train.settings(resumed=tmp_path / "run").optim.steps == 3
+def test_a_run_of_a_given_time_adapts_its_steps(dataset: Path, tmp_path: Path) -> None:
+    """And comes to the end of its schedule when the time is up; the configuration says so."""
+    started = time.monotonic()
+    config = tiny_config(100_000, log={"every": 5})
+    result = train.run(config, dataset, tmp_path / "run", hours=3 / 3600)
+    assert time.monotonic() - started < 30  # the machine may be busy
+    assert result.is_finished
+    assert 1 < result.step == result.steps < 5_000
+    assert train.settings(resumed=tmp_path / "run").optim.steps == result.steps
+    assert read_log(tmp_path / "run")[-1]["step"] == result.step
+    _, info = checkpoint.load(tmp_path / "run" / "last.safetensors")
+    assert info["config"]["optim"]["steps"] == info["step"] == result.step
 
 
 def test_full_disk_while_resuming_leaves_log_and_configuration(
@@ -372,9 +370,10 @@ def test_dry_run_weights_the_phases_by_their_steps(
     real = loop.Trainer.advance
 
     def advance(self: loop.Trainer, interval: Interval) -> None:
+        rests = decoded_by_networks(self.step, 2, self.config) == 0
         real(self, interval)
-        clock[0] += (1 if self.model.is_linear else 3) + 100 * (self.model.is_linear not in seen)
-        seen.add(self.model.is_linear)
+        clock[0] += (1 if rests else 3) + 100 * (rests not in seen)
+        seen.add(rests)
 
     monkeypatch.setattr(loop.Trainer, "advance", advance)
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
@@ -471,8 +470,11 @@ def test_export_and_training_on_from_it(finished: Path, dataset: Path, tmp_path:
     assert result.is_finished
     tensors, info = checkpoint.load(tmp_path / "on" / "last.safetensors")
     assert info["history"] == [f"tiny.safetensors, model {report.model_id.hex()}, 12 steps"]
-    first = tensors["model.analysis.stem.weight"]
-    torch.testing.assert_close(first, average["analysis.stem.weight"], rtol=0.0, atol=2e-3)
+    first = tensors["model.synthesis.stem.weight"]
+    torch.testing.assert_close(first, average["synthesis.stem.weight"], rtol=0.0, atol=2e-3)
+    for name in ("order", "rows", "colour"):  # the analysis stays, to the last bit
+        stays = f"analysis.basis.{name}"
+        assert torch.equal(tensors[f"model.{stays}"], load_file(target)[f"networks.{stays}"])
     again = export(tmp_path / "on", tmp_path / "again.safetensors")
     assert again.model_id != report.model_id
     assert again.checks == ()
@@ -482,38 +484,36 @@ def test_export_and_training_on_from_it(finished: Path, dataset: Path, tmp_path:
 def test_the_first_step_after_init_is_that_of_the_imported_model(
     dataset: Path, tmp_path: Path
 ) -> None:
-    """All of its networks are at work at once, and its hyper latent is charged for."""
+    """All of its networks are at work at once."""
     torch.manual_seed(3)
     pictures = data.load(dataset, 64, torch.device("cpu"))
     trainer = loop.Trainer(tiny_config(1), pictures, tmp_path)
     trainer.start()
     model = trainer.model
-    for layer in (model.synthesis.tail, model.analysis.head):
-        torch.nn.init.normal_(layer.weight, std=0.05)
+    torch.nn.init.normal_(model.synthesis.tail.weight, std=0.5)
     weights.save(model, tmp_path / "mine.safetensors", {"steps": 9, "history": []})
 
     config = train.settings(steps=1, assignments=SMALL)
     train.run(config, dataset, tmp_path / "on", init=tmp_path / "mine.safetensors")
     imported, _ = load_for_training(tmp_path / "mine.safetensors")
     x = data.batch(pictures.split(2)[0], config.data, 0, 0)
-    lam = data.lambdas(TINY.lambda_min, TINY.lambda_max, 2, 0, 0)
+    lam = data.lambdas(TINY.lambda_min, TINY.lambda_max, config.data, 0, 0)
     wanted = {}
-    for is_linear in (True, False):
-        imported.is_linear = is_linear
+    for whole in (0, 1, 2):
         with torch.no_grad():
-            output = loop.forward(imported, x, lam)
-        bpp = (output.latent_bits + output.hyper_bits) / 64**2
-        cost = bpp + loss.weighted_distortion(output.x_hat, x, lam, "mse")
-        wanted[is_linear] = float(loss.balanced(cost, lam))
+            output = loop.forward(imported, x, lam, whole)
+        cost = output.bits / 64**2 + loss.weighted_distortion(output.x_hat, x, lam, "mse")
+        wanted[whole] = float(loss.balanced(cost, lam))
     first = read_log(tmp_path / "on")[0]
-    assert first["loss"] == pytest.approx(wanted[False], rel=1e-3)
-    assert abs(wanted[True] - wanted[False]) > 0.005 * wanted[False]
+    assert first["loss"] == pytest.approx(wanted[2], rel=1e-3)
+    assert min(abs(wanted[whole] - wanted[2]) for whole in (0, 1)) > 0.005 * wanted[2]
     resolved = train.settings(resumed=tmp_path / "on")
-    assert (resolved.optim.linear, resolved.loss.hyper_ramp) == (0.0, 0.0)
+    assert resolved.optim.linear == 0.0
     assert resolved.model == TINY
 
 
 SMALL = ("data.crop=64", "data.batch=2", "optim.warmup=2", "data.validation=2")
+SMALL = (*SMALL, "optim.networks_share=1.0")
 
 
 def test_init_refuses_what_does_not_fit(finished: Path, dataset: Path, tmp_path: Path) -> None:
@@ -529,7 +529,7 @@ def test_init_refuses_what_does_not_fit(finished: Path, dataset: Path, tmp_path:
     assert not (tmp_path / "run").exists()
     with pytest.raises(TrainingError, match="not a checkpoint of `diveq train`"):
         export(target, tmp_path / "again.safetensors")
-    with pytest.raises(TrainingError, match="neither a run nor weights in parts"):
+    with pytest.raises(TrainingError, match="not a run; `diveq train` makes runs"):
         export(dataset, tmp_path / "again.safetensors")
 
 
@@ -551,7 +551,7 @@ def test_plot_is_a_picture_of_the_log(
         assert len(image.convert("RGB").getcolors(1 << 24) or []) > 100
     (figure,) = drawn
     panels = {one.get_title(): one.lines for one in figure.axes}
-    # the training and three qualities; two slices and the hyper latent
+    # the training and three qualities; three slices
     assert [len(lines) for lines in panels.values()] == [4, 4, 4, 3, 3, 3]
     trained = [line for line in read_log(finished) if "validation" not in line]
     for key, title in (("loss", "loss"), ("bpp", "bits a pixel"), ("psnr", "PSNR (dB)")):
@@ -587,26 +587,35 @@ def test_log_of_a_run_is_json_lines(finished: Path) -> None:
         assert isinstance(json.loads(text), dict)
 
 
-def test_the_hyper_latent_is_charged_gradually() -> None:
-    config = replace(tiny_config(8), loss=LossConfig(hyper_ramp=0.5))
-    assert [hyper_weight(step, config) for step in (0, 1, 4, 7)] == [0.0, 0.25, 1.0, 1.0]
-    config = replace(config, loss=LossConfig(hyper_ramp=0.0))
-    assert hyper_weight(0, config) == 1.0
+def test_networks_rest_then_see_a_share_then_all() -> None:
+    config = tiny_config(100, optim={"linear": 0.1, "flat": 0.8, "networks_share": 0.3})
+    counts = [decoded_by_networks(step, 4, config) for step in range(100)]
+    assert counts == [0] * 10 + [2] * 70 + [4] * 20  # a share is rounded up
+    assert [decoded_by_networks(50, crops, config) for crops in (1, 2, 10)] == [1, 1, 3]
+    config = tiny_config(100, optim={"linear": 0.0, "networks_share": 1.0})
+    assert {decoded_by_networks(step, 4, config) for step in range(100)} == {4}
 
 
-def test_a_free_hyper_latent_changes_the_loss(dataset: Path, tmp_path: Path) -> None:
+def test_every_kind_of_parameter_has_its_learning_rate(dataset: Path, tmp_path: Path) -> None:
+    """Every parameter is in the optimizer once, and its group's rate is set in every step."""
+    optim = {"lr": 1e-3, "prior_factor": 3.0, "table_factor": 7.0, "linear": 0.0, "warmup": 1}
     pictures = data.load(dataset, 64, torch.device("cpu"))
-    seen = []
-    for ramp in (1e-9, 1e9):  # its bits count at once, or not at all
-        config = replace(tiny_config(2), loss=LossConfig(hyper_ramp=ramp))
-        trainer = loop.Trainer(config, pictures, tmp_path)
-        trainer.start()
-        trainer.step = 1  # at step 0 nothing counts
-        interval = Interval(trainer.model, trainer.device)
-        trainer.advance(interval)
-        seen.append(interval.line())
-    assert seen[0]["hyper_bpp"] == seen[1]["hyper_bpp"] > 0
-    assert seen[0]["loss"] > seen[1]["loss"]
+    trainer = loop.Trainer(tiny_config(10, optim=optim), pictures, tmp_path)
+    groups = trainer.optimizer.param_groups
+    listed = [id(parameter) for group in groups for parameter in group["params"]]
+    assert sorted(listed) == sorted(id(parameter) for parameter in trainer.model.parameters())
+    trainer.advance(Interval(trainer.model, trainer.device))
+    rates = {group["kind"]: group["lr"] for group in groups}
+    assert rates == pytest.approx(
+        {
+            "networks": 1e-3,
+            "prior": 3e-3,
+            "linear": 1e-3 * trainer.config.optim.linear_factor,
+            "analysis": 0.0,
+            "codebook": 1e-3 * trainer.config.optim.codebook_factor,
+            "table": 7e-3,
+        }
+    )
 
 
 def test_averaged_weights_trail_behind(dataset: Path, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """The tiny model of the tests: its configuration, drawn pictures, and how it is trained.
 
 It has a slice of every kind: from coarse to fine with a coarse layer, a checkerboard, an optional
-one that sees earlier slices at its own position only. `scripts/make_golden.py` makes tests/golden with it; the tests train variants of it.
+one that sees earlier slices at its own position only. `scripts/make_golden.py` makes tests/golden
+with it; the tests train variants of it.
 """
 
 from functools import lru_cache

@@ -179,10 +179,15 @@ def clamp_classes(classes: Tensor, sizes: int) -> Tensor:
     return returning_clamp(classes, 0.0, float(sizes - 1))
 
 
-def _with_escape(words: Tensor, symbols: Tensor, point: Tensor) -> Tensor:
-    """Codewords of `symbols`; the escape symbol stands for a zero row plus its lattice point."""
+def _with_escape(
+    words: Tensor, symbols: Tensor, point: Tensor, whole: bool | None = None
+) -> Tensor:
+    """Codewords of `symbols`; the escape symbol stands for a zero row plus its lattice point.
+
+    `whole` looks at all of them, see `choose`.
+    """
     padded = torch.cat([words, words.new_zeros(1, words.shape[1])])
-    if symbols.is_cuda:
+    if symbols.is_cuda if whole is None else whole:
         return nn.functional.embedding(symbols, padded) + point
     places = symbols.nonzero()[:, 0]  # few are not null
     return point.index_add(0, places, nn.functional.embedding(symbols[places], padded))
