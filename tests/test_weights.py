@@ -1,8 +1,11 @@
 """Weights files: what is stored comes back, the id covers what matters, damage is named."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -11,7 +14,8 @@ from diveqcodec import weights
 from diveqcodec.codec import Codec
 from diveqcodec.errors import ModelError
 from diveqcodec.model import DvqModel
-from tests.tiny import TINY, drawn, picture_of, trained
+from tests.coders import rewritten as written_again
+from tests.tiny import IN_FOURS, TINY, drawn, picture_of, trained
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +145,33 @@ def test_two_loads_write_the_same_bytes(saved) -> None:
     picture = picture_of(drawn(50, 60, 1))
     first, second = (Codec(weights.load(path)) for _ in range(2))
     assert first.compress(picture, 50) == second.compress(picture, 50)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optional_slices": 0},
+        {"optional_slices": 2, "window_slices": 0},
+        {"window_slices": 9, "pyramid_slices": 3, "pyramid_levels": 1},
+        {"coarse_slices": 0, "pyramid_slices": 0},
+        {"coarse_slices": 3, "quantizer": "sf-diveq"},
+        {**IN_FOURS},
+        {**IN_FOURS, "optional_slices": 0, "coarse_slices": 0},
+    ],
+)
+def test_other_structures_code_and_decode(tmp_path: Path, changes: dict[str, Any]) -> None:
+    model, _ = trained(replace(TINY, **changes), 2)
+    path = tmp_path / "model.safetensors"
+    weights.save(model, path, {})
+    codec = Codec(weights.load(path), networks=torch.float32)
+    assert codec.model.config == replace(TINY, **changes)
+    pixels = drawn(49, 70, 3)
+    lengths = []
+    for quality in (1, 50, 95):
+        data = codec.compress(picture_of(pixels), quality)
+        assert written_again(codec, data) == data
+        restored = codec.decompress(data).pixels
+        error = float(np.square(restored.astype(float) - pixels).mean())
+        lengths.append((len(data), -error))
+    assert lengths == sorted(lengths)
+    assert lengths[-1][1] > -120
