@@ -26,7 +26,7 @@ class FSQ(Quantizer):
 
     with offset 1/2 and shift atanh(offset / h) where L is even, else 0. Rounding passes the
     gradient straight through, so dL/dz = g h (1 - tanh^2) / floor(L / 2). No codewords, so none can
-    die, and no loss. The values are a grid: for latents of other dimensions or values, see `Projected`.
+    die, and no loss. The values are a grid; `Projected` serves latents of other dimensions.
     Index: the digits of the levels, first dimension fastest. Source: arXiv 2309.15505.
 
     >>> FSQ((8, 5, 5)).sizes
