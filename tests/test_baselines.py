@@ -141,7 +141,11 @@ def test_rotation_turns_the_gradient() -> None:
     value = rotate(z, c)
     assert value.equal(c)
     (value * torch.tensor([[5.0, 7.0]])).sum().backward()
-    torch.testing.assert_close(z.grad, 1.5 * torch.tensor([[7.0, -5.0]]))
+    expected = 1.5 * torch.tensor([[7.0, -5.0]])
+    torch.testing.assert_close(z.grad, expected)
+    quantizer = with_codewords(RotationTrick(2, 2), [[0.0, 3.0], [-9.0, -9.0]])
+    found = gradient(quantizer, z.detach(), torch.tensor([[5.0, 7.0]]))
+    torch.testing.assert_close(found, expected)
 
 
 def test_rotation_keeps_angles_and_lengths_in_any_dimension() -> None:

@@ -125,7 +125,7 @@ def _rates(scale: str) -> Iterator[Run]:
 
 
 def _split(scale: str) -> Iterator[Run]:
-    steps = 100 if scale == "quick" else 2000
+    steps = 200 if scale == "quick" else 2000
     rules = [(name, "pair", 1.0) for name in split.SPLITS if name != "diveq"]
     noises: tuple[float | str, ...] = (0.0, 1.0, "inf") if scale == "quick" else NOISES
     more = [("diveq", group, rho) for group, rho in product(("pair", "joint"), noises)]
