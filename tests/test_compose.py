@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diveqcodec.errors import ConfigError
+from diveqcodec.errors import ConfigError, ModelError
 from diveqcodec.quantize import DiVeQ, Noise, Product, Quantizer, Residual, SFDiVeQ, nearest
 
 
@@ -30,7 +30,7 @@ KINDS = {"product": (16, 7, 8), "residual": (16, 7, 8), "nested": (16, 8, 4)}
 def test_evaluation_is_lookup_of_encode(kind: str) -> None:
     quantizer = made(kind, "forward").eval()
     z = torch.randn(4, 5, 6, generator=seeded())
-    z_q, indices = quantizer(z)
+    z_q, indices, _ = quantizer(z)
     assert quantizer.sizes == KINDS[kind]
     assert indices.shape == (4, 5, 3)
     assert indices.equal(quantizer.encode(z))
@@ -41,7 +41,7 @@ def test_evaluation_is_lookup_of_encode(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_on_the_grid_gives_the_lookup_of_its_indices(kind: str) -> None:
     quantizer = made(kind)
-    z_q, indices = quantizer(torch.randn(4, 5, 6, generator=seeded()), seeded(1))
+    z_q, indices, _ = quantizer(torch.randn(4, 5, 6, generator=seeded()), seeded(1))
     assert z_q.equal(quantizer.lookup(indices))
 
 
@@ -60,7 +60,7 @@ def test_residual_layers_quantize_what_is_left() -> None:
     coarse.unit.data.copy_(torch.tensor([[-10.0], [0.0], [10.0]]))
     fine.unit.data.copy_(torch.tensor([[-1.0], [0.0], [1.0]]))
     quantizer = Residual([coarse, fine]).eval()
-    z_q, indices = quantizer(torch.tensor([[9.2], [-0.4], [-8.0]]))
+    z_q, indices, _ = quantizer(torch.tensor([[9.2], [-0.4], [-8.0]]))
     assert indices.tolist() == [[2, 0], [1, 1], [0, 2]]
     assert z_q.tolist() == [[9.0], [0.0], [-9.0]]
 
@@ -73,7 +73,7 @@ def test_one_step_is_taken_on_the_joint_error(kind: str) -> None:
     quantizer = (Product if kind == "product" else Residual)(parts, noise="none")
     z = torch.randn(1, 4, generator=seeded(3)).requires_grad_()
     g = torch.randn(1, 4, generator=seeded(4))
-    z_q, indices = quantizer(z)
+    z_q, indices, _ = quantizer(z)
     z_q.backward(g)
 
     d = (z_q - z).detach()
@@ -110,7 +110,7 @@ def test_latents_pass_through_until_every_part_is_warm(kind: str) -> None:
     for number in range(forwards):
         assert first.is_warming_up == (number < 2)
         z = torch.randn(50, 2, generator=seeded(number)).requires_grad_()
-        z_q, indices = quantizer(z)
+        z_q, indices, _ = quantizer(z)
         z_q.sum().backward()
         assert z_q.equal(z)
         assert z.grad is not None
@@ -126,11 +126,14 @@ def test_latents_pass_through_until_every_part_is_warm(kind: str) -> None:
 
 def test_state_dict_round_trip_and_seeded_training() -> None:
     quantizer, other = made("nested"), made("product")
-    with pytest.raises(RuntimeError):
+    with pytest.raises(
+        ModelError, match=r"^Product: the state lacks '\S+'; load that of an equal one$"
+    ):
         other.load_state_dict(quantizer.state_dict())
     torch.manual_seed(1)
     copy = Product([DiVeQ(16, 2), Residual([DiVeQ(8, 4), DiVeQ(4, 4)])], noise="forward")
     copy.load_state_dict(quantizer.state_dict())
+    assert isinstance(quantizer, Product)
     quantizer.noise = "forward"
     z = torch.randn(9, 6, generator=seeded())
     assert copy(z, seeded(5))[0].equal(quantizer(z, seeded(5))[0])
@@ -169,7 +172,7 @@ def test_oracle_forward_and_backward(kind: str) -> None:
         part.unit.data.copy_(codebook)
     ours = (Product if kind == "product" else Residual)(parts, noise="forward", sigma=0.3)
     z = z_theirs.detach().clone().requires_grad_()
-    z_q, indices = ours(z, seeded(11))
+    z_q, indices, _ = ours(z, seeded(11))
     z_q.backward(g)
     assert indices.equal(torch.stack(list(indices_theirs), 1))
     torch.testing.assert_close(z_q, z_q_theirs)

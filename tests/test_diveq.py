@@ -186,7 +186,7 @@ def test_nearest_names_shapes_that_do_not_fit() -> None:
 def test_module_evaluates_by_lookup_only() -> None:
     quantizer = DiVeQ(16, 4, noise="forward").eval()
     z = torch.randn(2, 5, 4, generator=seeded())
-    z_q, indices = quantizer(z)
+    z_q, indices, _ = quantizer(z)
     assert indices.shape == (2, 5)
     assert z_q.equal(quantizer.codebook[indices])
     assert quantizer.lookup(quantizer.encode(z)).equal(z_q)
@@ -201,7 +201,7 @@ def test_forward_noise_flatters_training_distortion_and_eval_does_not() -> None:
 
     def residual_after_linear_decoder() -> float:
         with torch.no_grad():
-            z_q, indices = quantizer(z)
+            z_q, indices, _ = quantizer(z)
             one_hot = torch.nn.functional.one_hot(indices, 8).float()
             inputs = torch.cat([z_q, one_hot], 1)
             fit = inputs @ torch.linalg.lstsq(inputs, z, driver="gelsd").solution
@@ -310,7 +310,7 @@ def test_oracle_diveq_forward_and_backward(oracle: Any, std: float) -> None:
     ours = DiVeQ(16, 5, noise="forward", sigma=std)
     ours.unit.data.copy_(codebook)
     z = z_theirs.detach().clone().requires_grad_()
-    z_q, indices = ours(z, generator=seeded(11))
+    z_q, indices, _ = ours(z, generator=seeded(11))
     z_q.backward(g)
     assert indices.equal(indices_theirs)
     torch.testing.assert_close(z_q, z_q_theirs)
@@ -329,7 +329,7 @@ def test_oracle_detach_variant(oracle: Any) -> None:
     ours = DiVeQ(16, 5, noise="none")
     ours.unit.data.copy_(codebook)
     z = z_theirs.detach().clone().requires_grad_()
-    z_q, indices = ours(z)
+    z_q, indices, _ = ours(z)
     z_q.backward(g)
     assert indices.equal(indices_theirs)
     torch.testing.assert_close(z_q, z_q_theirs)
@@ -344,7 +344,7 @@ def test_oracle_inference(oracle: Any) -> None:
     z_q_theirs, indices_theirs, perplexity_theirs = theirs.inference(z)
     ours = DiVeQ(16, 5).eval()
     ours.unit.data.copy_(codebook)
-    z_q, indices = ours(z)
+    z_q, indices, _ = ours(z)
     assert indices.equal(indices_theirs)
     assert z_q.equal(z_q_theirs)
     assert perplexity(indices, 16) == pytest.approx(perplexity_theirs, rel=1e-5)

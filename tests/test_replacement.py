@@ -112,7 +112,7 @@ def test_replacement_revives_a_collapsed_codebook() -> None:
         g = seeded(1)
         for step in range(1, 201):
             batch = latents[torch.randint(len(latents), (256,), generator=g)]
-            z_q, indices = quantizer(batch, g)
+            z_q, indices, _ = quantizer(batch, g)
             (z_q - batch).square().mean().backward()
             optimizer.step()
             optimizer.zero_grad()

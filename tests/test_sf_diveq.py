@@ -135,7 +135,7 @@ def test_training_on_the_grid_gives_rows_of_the_table() -> None:
     z = torch.randn(40, 25, 3, generator=seeded())
     used = set()
     for seed in range(30):
-        z_q, indices = quantizer(z, seeded(seed))
+        z_q, indices, _ = quantizer(z, seeded(seed))
         assert z_q.equal(quantizer.table[indices])
         used |= set(indices.flatten().tolist())
         # One coordinate a segment and forward, shared by all latents.
@@ -149,7 +149,7 @@ def test_uniform_tau_reports_the_row_nearest_to_the_point() -> None:
     torch.manual_seed(0)
     quantizer = SFDiVeQ(8, 3, steps=4, tau="uniform")
     z = torch.randn(100, 3, generator=seeded())
-    z_q, indices = quantizer(z, seeded(1))
+    z_q, indices, _ = quantizer(z, seeded(1))
     table = quantizer.table
     assert not z_q.equal(table[indices])
     length = (quantizer.codebook[1:] - quantizer.codebook[:-1]).norm(dim=1).max()
@@ -159,7 +159,7 @@ def test_uniform_tau_reports_the_row_nearest_to_the_point() -> None:
 def test_evaluation_is_a_lookup_in_the_expanded_table() -> None:
     quantizer = SFDiVeQ(8, 3, steps=4, noise="forward").eval()
     z = torch.randn(5, 7, 3, generator=seeded())
-    z_q, indices = quantizer(z)
+    z_q, indices, _ = quantizer(z)
     assert quantizer.sizes == (29,)
     assert indices.equal(nearest(z.reshape(-1, 3), quantizer.table).reshape(5, 7))
     assert z_q.equal(quantizer.table[indices])
@@ -172,7 +172,7 @@ def test_warm_up_passes_through_then_takes_chunk_means() -> None:
     for batch in batches:
         assert quantizer.is_warming_up
         z = batch.clone().requires_grad_()
-        z_q, indices = quantizer(z)
+        z_q, indices, _ = quantizer(z)
         z_q.sum().backward()
         assert z_q.equal(z)
         assert z.grad is not None
@@ -257,7 +257,7 @@ def test_oracle_forward_and_backward() -> None:
     ours = SFDiVeQ(16, 5, steps=4, tau="uniform", noise="forward", sigma=1e-9)
     ours.unit.data.copy_(codebook)
     z = z_theirs.detach().clone().requires_grad_()
-    z_q, indices = ours(z, generator=seeded(11))
+    z_q, indices, _ = ours(z, generator=seeded(11))
     z_q.backward(g)
     # Rounding to the nearest step may reach the next segment's start.
     assert ((indices // 4 == segments) | (indices == 4 * segments + 4)).all()

@@ -1,84 +1,101 @@
-"""What every quantizer of the paper has in common: train with a step, evaluate by look-up.
+"""What every quantizer has in common: one interface, training by a rule, evaluation by look-up.
 
-Holds the abstract quantizer, the one that owns a codebook, and the statistics of indices. It knows
-nothing of the steps themselves, of rates, or of images.
+Holds the abstract quantizer, the one that owns a codebook, the settings of DiVeQ's step, and the
+statistics of indices. It knows nothing of the rules themselves, of rates, or of images.
 """
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diveqcodec.errors import ConfigError
+from diveqcodec.errors import ConfigError, ModelError, TrainingError
+from diveqcodec.quantize.processes import from_first_process
 from diveqcodec.quantize.step import Noise, as_float, check_noise, diveq_step, nearest
 
 # What a quantizer in warm-up returns as index: the latent went through unquantized.
 NOT_QUANTIZED = -1
 
 
+class Quantised(NamedTuple):
+    """What a quantizer makes of latents `[..., D]`.
+
+    `value` `[..., D]` is what a decoder is trained on, `indices` (int64, `[...]`, or `[..., n]`
+    from n codebooks) are what is sent, and `loss` (a scalar, 0 where the method has none and
+    always in evaluation) is to be added to the loss of the task.
+    """
+
+    value: Tensor
+    indices: Tensor
+    loss: Tensor
+
+
 class Quantizer(nn.Module, ABC):
     """Latents `[..., dim]` to points of a table and back from their indices.
 
-    In training mode `forward` takes DiVeQ's step to the selected point. In evaluation mode it is
-    `lookup(encode(z))` and nothing else: no noise, so that what is measured is what a decoder that
-    has only the indices would see.
+    In training mode `forward` follows the rule of the method. In evaluation mode it is
+    `lookup(encode(z))` and nothing else: nothing is drawn, so that what is measured is what a
+    decoder that has only the indices would see. All arithmetic is float32 (float64 if an input
+    is), also on latents of 16 bits and under autocast.
 
     Args:
         dim: D, dimensions of a latent.
         sizes: how many values each index of a latent can take.
-        rho: noise relative to the error, see `diveq_step`.
-        noise: where the noise goes, see `diveq_step`.
-        sigma: a fixed standard deviation instead of `rho`.
 
     Raises:
-        ConfigError: unknown `noise`, negative `rho` or `sigma`, `dim` or a size below 1.
+        ConfigError: `dim` or a size below 1.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        sizes: tuple[int, ...],
-        *,
-        rho: float,
-        noise: Noise,
-        sigma: float | None,
-    ) -> None:
+    def __init__(self, dim: int, sizes: tuple[int, ...]) -> None:
         super().__init__()
-        check_noise(noise, rho, sigma)
         if dim < 1 or min(sizes, default=0) < 1:
             raise ConfigError(f"quantizer of {dim} dimensions and sizes {sizes}: use 1 or more")
         self.dim = dim
         self.sizes = sizes
-        self.rho = rho
-        self.noise: Noise = noise
-        self.sigma = sigma
 
-    def forward(self, z: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, z: Tensor, generator: torch.Generator | None = None) -> Quantised:
         """Quantizes.
 
         Args:
-            z: `[..., dim]`.
+            z: `[..., dim]`; `[0, dim]` is an empty batch, with loss 0.
             generator: source of all randomness in training; unused in evaluation.
 
         Returns:
-            z_q `[..., dim]` and int64 indices: `[...]` for one codebook, `[..., n]` for composed
-            quantizers; -1 where a warm-up let the latent through.
+            value, indices and loss; the indices are -1 where a warm-up let the latent through.
 
         Raises:
-            ConfigError: the last dimension of z is not `dim`.
+            ConfigError: the last dimension of z is not `dim`, or z is complex.
+            TrainingError: z holds NaN or infinity.
         """
-        if z.shape[-1] != self.dim:
-            raise ConfigError(f"latents {list(z.shape)}: the quantizer takes [..., {self.dim}]")
+        z = self._checked(z)
+        nothing = z.new_zeros(())
         if not self.training:
-            indices = self.encode(z)
-            return self.lookup(indices), indices
+            indices = self._encode(z.detach())
+            return Quantised(self.lookup(indices), indices, nothing)
         if self.is_warming_up:
             self.observe(z)
             shape = z.shape[:-1] + self.index_shape
-            return as_float(z)[0], torch.full(shape, NOT_QUANTIZED, device=z.device)
-        return self._train_step(z, generator)
+            return Quantised(z, torch.full(shape, NOT_QUANTIZED, device=z.device), nothing)
+        return self._train_step(z, z, generator)
+
+    def encode(self, z: Tensor) -> Tensor:
+        """The indices of the points that stand for z `[..., dim]`; deterministic, no gradient.
+
+        Raises:
+            ConfigError: the last dimension of z is not `dim`, or z is complex.
+            TrainingError: z holds NaN or infinity.
+        """
+        with torch.no_grad():
+            return self._encode(self._checked(z))
+
+    @property
+    def steps_jointly(self) -> bool:
+        """Whether a product or residual of such parts takes DiVeQ's step, once, on the whole."""
+        return False
 
     @property
     def index_shape(self) -> tuple[int, ...]:
@@ -94,27 +111,114 @@ class Quantizer(nn.Module, ABC):
         """One forward of the warm-up: collects latents `[..., dim]`, quantizes nothing."""
 
     @abstractmethod
-    def encode(self, z: Tensor) -> Tensor:
-        """The indices of the points that stand for z `[..., dim]`; deterministic, no gradient."""
-
-    @abstractmethod
     def lookup(self, indices: Tensor) -> Tensor:
         """The points `[..., dim]` that indices stand for: the inverse of `encode`."""
 
-    @abstractmethod
     def select(self, z: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """The training point of each latent, with its gradient to the codebook, and the index."""
+        """The training point of each latent, with its gradient to the codebook, and the index.
+
+        This one draws nothing: it takes the point that evaluation would take.
+        """
+        indices = self.encode(z)
+        return self.lookup(indices), indices
 
     @abstractmethod
     def initialise(self, latents: Tensor, generator: torch.Generator | None = None) -> None:
-        """Sets codebook and scale from sample latents `[N, dim]`, in place."""
+        """Sets codebook and scale from sample latents `[N, dim]`, in place.
 
-    def _train_step(self, z: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        Where several processes train together all of them must call it, and all end with what the
+        first one computed.
+        """
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """As torch's, but a state of another quantizer is refused before anything is touched.
+
+        Raises:
+            ModelError: a shape (or a `levels` buffer) differs, or with `strict` a key is missing or
+                unknown.
+        """
+        own = self.state_dict()
+        for key in sorted(own.keys() ^ state_dict.keys()) if strict else ():
+            whose = "the state lacks" if key in own else "the state has an unknown"
+            raise ModelError(f"{type(self).__name__}: {whose} {key!r}; load that of an equal one")
+        for key in sorted(own.keys() & state_dict.keys()):
+            mine, given = own[key], state_dict[key]
+            if mine.shape != given.shape:
+                raise ModelError(
+                    f"{type(self).__name__}: {key} is {list(mine.shape)}, the state's "
+                    f"{list(given.shape)}; build the quantizer with the sizes it was saved with"
+                )
+            if key.split(".")[-1] == "levels" and not mine.equal(given.to(mine)):
+                raise ModelError(
+                    f"{type(self).__name__}: levels {mine.tolist()}, the state's {given.tolist()}; "
+                    "build the quantizer with the levels it was saved with"
+                )
+        return super().load_state_dict(state_dict, strict, assign)
+
+    @abstractmethod
+    def _encode(self, z: Tensor) -> Tensor:
+        """`encode` of latents that were checked."""
+
+    @abstractmethod
+    def _train_step(
+        self, z: Tensor, taught: Tensor, generator: torch.Generator | None
+    ) -> Quantised:
+        """`forward` in training, of latents that were checked.
+
+        `taught` is z as the loss sees it: the same values, and except for the layers of a residual
+        form the same tensor.
+        """
+
+    def _checked(self, z: Tensor) -> Tensor:
+        """The latents in float32 at least."""
+        if z.ndim == 0 or z.shape[-1] != self.dim or z.is_complex():
+            kind = f"{str(z.dtype).removeprefix('torch.')} {list(z.shape)}"
+            raise ConfigError(f"latents {kind}: the quantizer takes real [..., {self.dim}]")
+        if not bool(torch.isfinite(z.detach()).all()):
+            raise TrainingError(
+                f"latents {list(z.shape)} hold NaN or infinity: lower the learning rate, or look "
+                "at what the encoder was given"
+            )
+        return as_float(z)[0]
+
+
+class Stepping(Quantizer):
+    """A quantizer that trains with DiVeQ's step; `set_noise` belongs into its constructor.
+
+    Attributes:
+        rho: noise relative to the error, see `diveq_step`.
+        noise: where the noise goes, see `diveq_step`.
+        sigma: a fixed standard deviation instead of `rho`, or None.
+    """
+
+    rho: float
+    noise: Noise
+    sigma: float | None
+
+    @property
+    def steps_jointly(self) -> bool:
+        """Yes."""
+        return True
+
+    def set_noise(self, *, rho: float, noise: Noise, sigma: float | None) -> None:
+        """Settings of the step.
+
+        Raises:
+            ConfigError: unknown `noise`, negative `rho` or `sigma`.
+        """
+        check_noise(noise, rho, sigma)
+        self.rho, self.noise, self.sigma = rho, noise, sigma
+
+    def _train_step(
+        self, z: Tensor, taught: Tensor, generator: torch.Generator | None
+    ) -> Quantised:
         point, indices = self.select(z, generator)
-        z_q = diveq_step(
+        value = diveq_step(
             z, point, rho=self.rho, noise=self.noise, sigma=self.sigma, generator=generator
         )
-        return z_q, indices
+        return Quantised(value, indices, z.new_zeros(()))
 
 
 class CodebookQuantizer(Quantizer):
@@ -126,41 +230,39 @@ class CodebookQuantizer(Quantizer):
     Args:
         size: K, number of codewords.
         dim: D.
-        rho: see `diveq_step`.
-        noise: see `diveq_step`.
-        sigma: see `diveq_step`.
         points: rows of the table that indices refer to; the codebook itself by default.
+        is_trained: whether an optimizer moves `unit`; if not it is a buffer.
 
     Attributes:
-        unit: parameter `[K, D]`, standard normal until initialised.
+        unit: `[K, D]`, standard normal until initialised.
         scale: buffer, scalar.
+
+    Raises:
+        ConfigError: a size below 1.
     """
 
+    unit: Tensor
     scale: Tensor
 
     def __init__(
-        self,
-        size: int,
-        dim: int,
-        *,
-        rho: float,
-        noise: Noise,
-        sigma: float | None,
-        points: int | None = None,
+        self, size: int, dim: int, *, points: int | None = None, is_trained: bool = True
     ) -> None:
-        super().__init__(
-            dim, (size if points is None else points,), rho=rho, noise=noise, sigma=sigma
-        )
-        if size < 1:
-            raise ConfigError(f"codebook of {size} codewords: use 1 or more")
+        if size < 1 or dim < 1:
+            raise ConfigError(f"codebook of {size} codewords in {dim} dimensions: use 1 or more")
+        super().__init__(dim, (size if points is None else points,))
         self.size = size
-        self.unit = nn.Parameter(torch.randn(size, dim))
+        unit = torch.randn(size, dim)
+        if is_trained:
+            self.unit = nn.Parameter(unit)
+        else:
+            self.register_buffer("unit", unit)
         self.register_buffer("scale", torch.ones(()))
 
     @property
     def codebook(self) -> Tensor:
-        """The codewords `[K, D]`, differentiable with respect to `unit`."""
-        return self.scale * self.unit
+        """The codewords `[K, D]`, float32 at least, differentiable with respect to `unit`."""
+        scale, unit = as_float(self.scale, self.unit)
+        return scale * unit
 
     @property
     def table(self) -> Tensor:
@@ -169,6 +271,8 @@ class CodebookQuantizer(Quantizer):
 
     def set_codebook(self, codewords: Tensor, scale: Tensor) -> None:
         """Replaces the codewords `[K, D]`, in place, given the latents' magnitude as the scale.
+
+        Where several processes train together all take those of the first.
 
         Raises:
             ConfigError: the codewords do not have the shape of the codebook.
@@ -180,14 +284,61 @@ class CodebookQuantizer(Quantizer):
         with torch.no_grad():
             self.scale.copy_(scale.clamp_min(torch.finfo(scale.dtype).tiny))
             self.unit.copy_(codewords / self.scale)
+            from_first_process(self.scale, self.unit)
 
-    def encode(self, z: Tensor) -> Tensor:
-        """Index of the nearest point of the table, int64 `[...]`; deterministic, no gradient."""
-        return nearest(z.reshape(-1, self.dim), self.table).reshape(z.shape[:-1])
+    def initialise(self, latents: Tensor, generator: torch.Generator | None = None) -> None:
+        """Sets the codewords to K different rows of `latents`, chosen at random.
+
+        Args:
+            latents: `[N, D]`, N >= K.
+            generator: source of the choice; on any device.
+
+        Raises:
+            TrainingError: fewer latents than codewords, or NaN among them.
+            ConfigError: the latents do not have `dim` columns.
+        """
+        latents = self._samples(latents)
+        device = latents.device if generator is None else generator.device
+        chosen = torch.randperm(len(latents), generator=generator, device=device)[: self.size]
+        self.set_codebook(latents[chosen.to(latents.device)], latents.square().mean().sqrt())
 
     def lookup(self, indices: Tensor) -> Tensor:
         """The points `[..., D]` of indices `[...]`: the inverse of `encode`."""
         return functional.embedding(indices, self.table)
+
+    def _encode(self, z: Tensor) -> Tensor:
+        return nearest(z.reshape(-1, self.dim), self.table).reshape(z.shape[:-1])
+
+    def _samples(self, latents: Tensor) -> Tensor:
+        """Latents `[N, D]` to initialise from, checked, detached, float32 at least."""
+        latents = self._checked(latents.detach()).reshape(-1, self.dim)
+        if len(latents) < self.size:
+            raise TrainingError(
+                f"{len(latents)} latents for {self.size} codewords: give more latents"
+            )
+        return latents
+
+
+def mean_square(a: Tensor, b: Tensor) -> Tensor:
+    """The mean squared difference of two tensors of one shape, a scalar; 0 if they are empty."""
+    square = (a - b).square()
+    return square.mean() if square.numel() else square.sum()
+
+
+def commitment_loss(z: Tensor, point: Tensor, weight: float) -> Tensor:
+    """VQ-VAE's `|sg[z] - c|^2 + weight |z - sg[c]|^2`, means over all entries; a scalar.
+
+    The first term moves the codewords, the second the encoder. Source: arXiv 1711.00937,
+    equation 3.
+    """
+    return mean_square(z.detach(), point) + weight * mean_square(z, point.detach())
+
+
+def check_weights(**weights: float) -> None:
+    """Raises ConfigError unless every weight is a finite number that is not negative."""
+    for name, weight in weights.items():
+        if not (weight >= 0 and math.isfinite(weight)):
+            raise ConfigError(f"{name} {weight}: use a finite number, 0 or more")
 
 
 def index_counts(indices: Tensor, size: int) -> Tensor:

@@ -1,12 +1,14 @@
 """Product and residual forms: several quantizers that stand for one latent together.
 
-Every part only *selects* a point; DiVeQ's step is then taken once, from the whole latent to the
-whole point, as the authors' code does (arXiv 2509.26469). A step a part would be a different
-method: its gradients see the error of the part alone. It knows nothing of rates or images.
+Parts of DiVeQ and SF-DiVeQ only *select* a point; DiVeQ's step is then taken once, from the whole
+latent to the whole point, as the authors' code does (arXiv 2509.26469). A step a part would be a
+different method: its gradients see the error of the part alone. If any part is of another method,
+every part follows its own rule on what it is given, and the losses add up. It knows nothing of
+rates or images.
 
 With `d^` and `u` of the joint error and g the upstream gradient, the latent gets `g - d^ (u.g)`,
 and every part gets its share of `d^ (u.g)`: a product part its own channels of it, each residual
-layer all of it, since the point is the sum of the layers.
+layer all of it, since the point is the sum of the layers. That is the joint step.
 """
 
 from collections.abc import Sequence
@@ -17,15 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from diveqcodec.errors import ConfigError
-from diveqcodec.quantize.base import Quantizer
+from diveqcodec.quantize.base import Quantised, Quantizer, Stepping
 from diveqcodec.quantize.step import Noise
 
 
-class _Composed(Quantizer):
+class _Composed(Stepping):
     """Parts that are given one after another; indices `[..., n]` in the order of the parts.
 
-    A part's own noise settings are not used: the step is taken here. A part may itself be composed;
-    its indices are then several consecutive ones.
+    Under the joint step a part's own noise settings are not used, else those given here are not. A
+    part may itself be composed; its indices are then several consecutive ones.
     """
 
     def __init__(
@@ -38,13 +40,32 @@ class _Composed(Quantizer):
         sigma: float | None,
     ) -> None:
         sizes = tuple(size for quantizer in quantizers for size in quantizer.sizes)
-        super().__init__(dim, sizes, rho=rho, noise=noise, sigma=sigma)
+        super().__init__(dim, sizes)
+        self.set_noise(rho=rho, noise=noise, sigma=sigma)
         self.quantizers = nn.ModuleList(quantizers)
 
     @property
     def parts(self) -> list[Quantizer]:
         """The quantizers, typed."""
         return cast(list[Quantizer], list(self.quantizers))
+
+    @property
+    def steps_jointly(self) -> bool:
+        """Whether every part is of DiVeQ or SF-DiVeQ."""
+        return all(part.steps_jointly for part in self.parts)
+
+    def _train_step(
+        self, z: Tensor, taught: Tensor, generator: torch.Generator | None
+    ) -> Quantised:
+        if self.steps_jointly:
+            return super()._train_step(z, taught, generator)
+        return self._step_by_parts(z, taught, generator)
+
+    def _step_by_parts(
+        self, z: Tensor, taught: Tensor, generator: torch.Generator | None
+    ) -> Quantised:
+        """A step of every part by its own rule."""
+        raise NotImplementedError
 
     @property
     def index_shape(self) -> tuple[int, ...]:
@@ -88,7 +109,7 @@ class Product(_Composed):
 
     Args:
         quantizers: the parts; part i takes the next `quantizers[i].dim` channels.
-        rho: see `diveq_step`; relative to the joint error.
+        rho: see `diveq_step`; relative to the joint error. Used where every part is of DiVeQ.
         noise: see `diveq_step`.
         sigma: see `diveq_step`.
 
@@ -109,8 +130,7 @@ class Product(_Composed):
         dim = sum(quantizer.dim for quantizer in quantizers)
         super().__init__(quantizers, dim, rho=rho, noise=noise, sigma=sigma)
 
-    def encode(self, z: Tensor) -> Tensor:
-        """Indices `[..., n]`, each part on its own channels."""
+    def _encode(self, z: Tensor) -> Tensor:
         pieces = zip(self.parts, self._split(z), strict=True)
         return self._join_indices([part.encode(piece) for part, piece in pieces])
 
@@ -135,8 +155,22 @@ class Product(_Composed):
 
     def initialise(self, latents: Tensor, generator: torch.Generator | None = None) -> None:
         """Initialises each part from its channels of `latents` `[N, D]`."""
+        latents = self._checked(latents.detach())
         for part, piece in zip(self.parts, self._split(latents), strict=True):
             part.initialise(piece, generator)
+
+    def _step_by_parts(
+        self, z: Tensor, taught: Tensor, generator: torch.Generator | None
+    ) -> Quantised:
+        pieces = zip(self.parts, self._split(z), self._split(taught), strict=True)
+        steps = [part._train_step(piece, by, generator) for part, piece, by in pieces]
+        # A loss is a mean over the part's channels; weighted, they make the mean over all of them.
+        shares = [part.dim / self.dim for part in self.parts]
+        return Quantised(
+            torch.cat([step.value for step in steps], dim=-1),
+            self._join_indices([step.indices for step in steps]),
+            torch.stack([w * step.loss for w, step in zip(shares, steps, strict=True)]).sum(),
+        )
 
     def _split(self, z: Tensor) -> tuple[Tensor, ...]:
         return torch.split(z, [part.dim for part in self.parts], dim=-1)
@@ -151,7 +185,8 @@ class Residual(_Composed):
 
     Args:
         quantizers: the layers, coarsest first, all of the same dimension.
-        rho: see `diveq_step`; relative to the error that the last layer leaves.
+        rho: see `diveq_step`; relative to the error that the last layer leaves. Used where every
+            layer is of DiVeQ.
         noise: see `diveq_step`.
         sigma: see `diveq_step`.
 
@@ -174,9 +209,8 @@ class Residual(_Composed):
             )
         super().__init__(quantizers, dims.pop(), rho=rho, noise=noise, sigma=sigma)
 
-    def encode(self, z: Tensor) -> Tensor:
-        """Indices `[..., n]`, greedy: each layer takes the nearest to what is left."""
-        with torch.no_grad():
+    def _encode(self, z: Tensor) -> Tensor:
+        with torch.no_grad():  # greedy: each layer takes the nearest to what is left
             rest, pieces = z, []
             for layer in self.parts:
                 pieces.append(layer.encode(rest))
@@ -210,10 +244,27 @@ class Residual(_Composed):
             rest = rest - point.detach()
         return sum(points[1:], points[0]), self._join_indices(pieces)
 
+    def _step_by_parts(
+        self, z: Tensor, taught: Tensor, generator: torch.Generator | None
+    ) -> Quantised:
+        # The values are chained as functions of z: under straight-through the first layer passes
+        # the whole gradient and the others add nothing, while a layer's loss teaches the encoder
+        # as if that layer stood alone.
+        steps = []
+        for layer in self.parts:
+            steps.append(layer._train_step(z, taught, generator))
+            z = z - steps[-1].value
+            taught = taught - steps[-1].value.detach()
+        return Quantised(
+            list(accumulate(step.value for step in steps))[-1],
+            self._join_indices([step.indices for step in steps]),
+            torch.stack([step.loss for step in steps]).sum(),
+        )
+
     def initialise(self, latents: Tensor, generator: torch.Generator | None = None) -> None:
         """Initialises the layers in order, each from what the ones before it leave."""
         with torch.no_grad():
-            rest = latents
+            rest = self._checked(latents)
             for layer in self.parts:
                 layer.initialise(rest, generator)
                 rest = rest - layer.lookup(layer.encode(rest))

@@ -4,19 +4,22 @@ Owns the codebook and picks the nearest codeword; the mathematics is in `step`. 
 rates, of images, or of how dead codewords are revived (`replacement`).
 """
 
-import torch
-from torch import Tensor
-from torch.nn import functional
-
-from diveqcodec.errors import TrainingError
-from diveqcodec.quantize.base import CodebookQuantizer
+from diveqcodec.quantize.base import CodebookQuantizer, Stepping
 from diveqcodec.quantize.step import Noise, diveq_step, nearest, step_toward, with_value
 
 __all__ = ["DiVeQ", "Noise", "diveq_step", "nearest", "step_toward", "with_value"]
 
 
-class DiVeQ(CodebookQuantizer):
+class DiVeQ(CodebookQuantizer, Stepping):
     """Nearest codeword, DiVeQ's gradient; evaluation is a plain look-up.
+
+        z_q = z + |c - z| sg[u],  u = (v + c - z) / |v + c - z|,  v ~ N(0, sigma^2 I)
+
+    No auxiliary loss. A codeword that no latent selects gets no gradient and stays where it is
+    (`replace_unused` revives it). Source: arXiv 2509.26469, section 3.1.
+
+    >>> DiVeQ(size=256, dim=8).sizes
+    (256,)
 
     Args:
         size: K, number of codewords.
@@ -38,29 +41,5 @@ class DiVeQ(CodebookQuantizer):
         noise: Noise = "gradient",
         sigma: float | None = None,
     ) -> None:
-        super().__init__(size, dim, rho=rho, noise=noise, sigma=sigma)
-
-    def initialise(self, latents: Tensor, generator: torch.Generator | None = None) -> None:
-        """Sets the codewords to K different rows of `latents`, chosen at random.
-
-        Args:
-            latents: `[N, D]`, N >= K.
-            generator: source of the choice; on any device.
-
-        Raises:
-            TrainingError: fewer latents than codewords.
-        """
-        if len(latents) < self.size:
-            raise TrainingError(
-                f"{len(latents)} latents for {self.size} codewords: give more latents"
-            )
-        device = latents.device if generator is None else generator.device
-        chosen = torch.randperm(len(latents), generator=generator, device=device)[: self.size]
-        latents = latents.detach().float()
-        self.set_codebook(latents[chosen.to(latents.device)], latents.square().mean().sqrt())
-
-    def select(self, z: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """The nearest codeword, with gradient to the codebook; nothing is drawn."""
-        codebook = self.codebook
-        indices = nearest(z.reshape(-1, self.dim), codebook).reshape(z.shape[:-1])
-        return functional.embedding(indices, codebook), indices
+        CodebookQuantizer.__init__(self, size, dim)
+        self.set_noise(rho=rho, noise=noise, sigma=sigma)

@@ -4,6 +4,8 @@ A codeword that no latent selects gets no gradient and stays dead. Now and then 
 moved beside busy ones, so that the two share the latents. It must stop before a prior is trained on
 the indices, since it changes what an index means. It knows nothing of losses or of models: it is
 given a codebook parameter, counts, and the optimizer whose moments of the moved rows it clears.
+Where several processes train together, all of them must call it: counts are summed over them, and
+all get the rows that the first one drew.
 """
 
 import torch
@@ -11,10 +13,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from diveqcodec.errors import ConfigError
+from diveqcodec.quantize.processes import from_first_process, sum_over_processes
 
 
 def replace_unused(
-    unit: nn.Parameter,
+    unit: Tensor,
     counts: Tensor,
     *,
     optimizer: Optimizer | None = None,
@@ -37,12 +40,15 @@ def replace_unused(
         How many codewords were moved; 0 if nothing was counted at all.
 
     Raises:
-        ConfigError: `counts` does not have one entry a codeword.
+        ConfigError: `counts` does not have one entry a codeword, or `unit` is no parameter (a moved
+            average would move back).
     """
+    if not isinstance(unit, nn.Parameter):
+        raise ConfigError("replacement in a codebook that is no parameter: its rule would undo it")
     if counts.shape != unit.shape[:1]:
         raise ConfigError(f"counts {list(counts.shape)} for a codebook of {len(unit)} codewords")
     with torch.no_grad():
-        weights = counts.double()
+        weights = sum_over_processes(counts.double())
         is_rare = weights <= threshold * weights.mean()
         rare = is_rare.nonzero().squeeze(1)
         if not len(rare) or bool(is_rare.all()):
@@ -54,6 +60,7 @@ def replace_unused(
         size = jitter * unit.square().mean().sqrt()
         rare = rare.to(unit.device)
         unit[rare] = unit[donors.to(unit.device)] + size * noise.to(unit)
+        from_first_process(unit)
         if optimizer is not None:
             _clear_rows(optimizer, unit, rare)
         return len(rare)

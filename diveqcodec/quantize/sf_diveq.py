@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diveqcodec.errors import ConfigError, TrainingError
-from diveqcodec.quantize.base import CodebookQuantizer
+from diveqcodec.quantize.base import CodebookQuantizer, Quantised, Stepping
 from diveqcodec.quantize.step import (
     Noise,
     as_float,
@@ -34,7 +34,7 @@ from diveqcodec.quantize.step import (
 _WARMUP_LATENTS = 64
 
 
-class SFDiVeQ(CodebookQuantizer):
+class SFDiVeQ(CodebookQuantizer, Stepping):
     """SF-DiVeQ, whose indices are rows of the expanded table.
 
     In training, each forward draws one coordinate tau a segment and every latent goes to the
@@ -42,7 +42,10 @@ class SFDiVeQ(CodebookQuantizer):
     to the point drawn). In evaluation a latent goes to the nearest row of the table. The first
     `warmup` training forwards pass latents through unquantized (index -1) and then set the
     codewords to the means of consecutive chunks of the most recent ones; all of it is in the state
-    dict.
+    dict. A codeword is moved by whoever uses one of its two segments, so few are ever dead.
+
+    >>> SFDiVeQ(size=64, dim=8, steps=4).sizes  # segment * 4 + step
+    (253,)
 
     Args:
         size: K, corners of the curve, at least 2.
@@ -81,7 +84,8 @@ class SFDiVeQ(CodebookQuantizer):
                 "at least 2 codewords and 1 step, tau grid or uniform, and no negative warm-up"
             )
         points = (size - 1) * steps + 1
-        super().__init__(size, dim, rho=rho, noise=noise, sigma=sigma, points=points)
+        super().__init__(size, dim, points=points)
+        self.set_noise(rho=rho, noise=noise, sigma=sigma)
         self.steps = steps
         self.tau = tau
         self.warmup = warmup
@@ -108,13 +112,9 @@ class SFDiVeQ(CodebookQuantizer):
             generator: not used; the order of the latents decides.
 
         Raises:
-            TrainingError: fewer latents than codewords.
+            TrainingError: fewer latents than codewords, or NaN among them.
         """
-        if len(latents) < self.size:
-            raise TrainingError(
-                f"{len(latents)} latents for {self.size} codewords: give more, or warm up longer"
-            )
-        latents = latents.detach().float()
+        latents = self._samples(latents)
         means = torch.stack([chunk.mean(0) for chunk in latents.tensor_split(self.size)])
         self.set_codebook(means, latents.square().mean().sqrt())
         self.seen.fill_(self.warmup)
@@ -129,6 +129,10 @@ class SFDiVeQ(CodebookQuantizer):
         self.filled.add_(len(latents)).clamp_(max=capacity)
         self.seen.add_(1)
         if int(self.seen) >= self.warmup:
+            if int(self.filled) < self.size:
+                raise TrainingError(
+                    f"{int(self.filled)} latents for {self.size} codewords: warm up longer"
+                )
             self.initialise(self.recent[capacity - int(self.filled) :])
 
     def select(self, z: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -137,13 +141,15 @@ class SFDiVeQ(CodebookQuantizer):
         c0, c1 = functional.embedding(torch.stack([segment, segment + 1]), self.codebook)
         return interpolate(c0, c1, tau.to(c0.dtype)), indices
 
-    def _train_step(self, z: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    def _train_step(
+        self, z: Tensor, taught: Tensor, generator: torch.Generator | None
+    ) -> Quantised:
         segment, tau, indices = self._draw(z, generator)
         c0, c1 = functional.embedding(torch.stack([segment, segment + 1]), self.codebook)
-        z_q = sf_diveq_step(
+        value = sf_diveq_step(
             z, c0, c1, tau, rho=self.rho, noise=self.noise, sigma=self.sigma, generator=generator
         )
-        return z_q, indices
+        return Quantised(value, indices, z.new_zeros(()))
 
     def _draw(self, z: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor, Tensor]:
         """Segment `[...]`, tau `[..., 1]` and index `[...]` of the drawn point nearest to z."""

@@ -43,7 +43,8 @@ def diveq_step(
         z: latents `[..., D]`.
         c: the codeword chosen for each, same shape (or broadcastable); any rule may have chosen it.
         rho: noise relative to the error: `sigma = rho * sg(r) / sqrt(D)`, so that |v| is about
-            `rho * r` at every rate. 0 makes the direction exact, as `noise="none"` does.
+            `rho * r` at every rate. 0 makes the direction exact, as `noise="none"` does; infinity
+            makes it uniform on the sphere, whatever the codeword (NSVQ's).
         noise: "forward": the paper's form, the noisy point is the value (it is off the codebook and
             leaks z); "gradient": the value is exactly `c`, bit for bit, and the noise lives in the
             gradient only; "none": the detach variant, no noise at all, value exactly `c`.
@@ -94,9 +95,11 @@ def step_toward(
     r = torch.linalg.vector_norm(c - z, dim=-1, keepdim=True)
     with torch.no_grad():
         u = c - z
-        if noise != "none":
+        if noise != "none" and sigma is None and math.isinf(rho):
+            u = normal_like(u, generator)
+        elif noise != "none":
             scale = r * (rho / math.sqrt(z.shape[-1])) if sigma is None else sigma
-            u = u + scale * _normal_like(u, generator)
+            u = u + scale * normal_like(u, generator)
         length = torch.linalg.vector_norm(u, dim=-1, keepdim=True)
         u = u / length.clamp_min(torch.finfo(u.dtype).tiny)
         if share is not None:
@@ -172,7 +175,7 @@ def as_float(*tensors: Tensor) -> list[Tensor]:
     return [t.to(dtype) for t in torch.broadcast_tensors(*tensors)]
 
 
-def _normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
+def normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
     """Standard normal noise of the shape of x, drawn where the generator lives."""
     device = x.device if generator is None else generator.device
     return torch.randn(x.shape, dtype=x.dtype, device=device, generator=generator).to(x.device)

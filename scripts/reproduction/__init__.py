@@ -1,0 +1,1 @@
+"""The experiments of `scripts/reproduce.py`, one module each; see docs/quantizers.md."""

@@ -1,0 +1,291 @@
+"""Lines to tables of the page: means over seeds with their spread, never a single run.
+
+Of "quick" and "full" lines a table takes the full ones as soon as every row has three seeds there,
+and its caption says which. A row with fewer than three seeds has no place in a table.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from scripts.reproduction.lines import Line, Lines, Value
+from scripts.reproduction.methods import METHODS, TITLES
+from scripts.reproduction.plan import SEEDS, SWEPT
+from scripts.reproduction.rates import WAYS
+from scripts.reproduction.split import PRICE, SPLITS
+
+Stores = Mapping[str, Lines]
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """What the seeds gave."""
+
+    low: float
+    mean: float
+    high: float
+
+    @staticmethod
+    def of(lines: Iterable[Line], key: str) -> Spread:
+        """Of one result of several lines."""
+        values = [float(line.result[key]) for line in lines]
+        return Spread(min(values), statistics.fmean(values), max(values))
+
+    def show(self, digits: int) -> str:
+        """Mean and half the range."""
+        return f"{self.mean:.{digits}f} ± {(self.high - self.low) / 2:.{digits}f}"
+
+    def is_above(self, other: Spread) -> bool:
+        """Whether every seed of this one is above every seed of the other."""
+        return self.low > other.high
+
+
+def seeded(
+    stores: Stores, experiment: str, rows: Sequence[Mapping[str, Value]]
+) -> tuple[str, list[list[Line]]] | None:
+    """The lines of each row from the best scale that has three seeds of all; None if none has."""
+    for scale in ("full", "quick"):
+        found = [stores[scale].of(experiment, **row) for row in rows]
+        if all(len(lines) == len(SEEDS) for lines in found):
+            return scale, found
+    return None
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A table as lines of text."""
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    return [*lines, *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def vqvae(stores: Stores, size: int) -> list[str]:
+    """One table of the VQ-VAE at K = size; empty without lines."""
+    found = seeded(stores, "vqvae", [{"method": name, "size": size} for name in METHODS])
+    if not found:
+        return []
+    scale, groups = found
+    settings = dict(groups[0][0].run.settings)
+    ranked = sorted(zip(METHODS, groups, strict=True), key=lambda p: -Spread.of(p[1], "psnr").mean)
+    rows = []
+    for method, lines in ranked:
+        first = lines[0].result
+        rows.append(
+            [
+                TITLES[method],
+                str(first["codewords"]),
+                f"{first['bpp_fixed']:.4f}",
+                Spread.of(lines, "bpp_coded").show(4),
+                Spread.of(lines, "psnr").show(2),
+                Spread.of(lines, "ms_ssim").show(4),
+                Spread.of(lines, "haarpsi").show(4),
+                f"{100 * Spread.of(lines, 'usage').mean:.0f} %",
+                f"{Spread.of(lines, 'perplexity').mean:.0f}",
+                first["rate"],
+            ]
+        )
+    head = ["quantizer", "points", "bpp, fixed", "bpp, coded", "PSNR, dB", "MS-SSIM", "HaarPSI"]
+    caption = (
+        f"K = {size}, {scale} runs: network {settings['shape']}, {settings['steps']} steps of "
+        f"{settings['batch']} crops, seeds 0, 1, 2, best mean PSNR first:"
+    )
+    return [caption, "", *markdown([*head, "used", "perplexity", "rate"], rows), ""]
+
+
+def sources(stores: Stores) -> list[str]:
+    """Error above k-means in dB, a row a method, a column a source, D and K."""
+    scale = "full" if cells(stores["full"]) else "quick"
+    whole = cells(stores[scale])
+    if not whole:
+        return []
+    blocks = []
+    for source in dict.fromkeys(cell[0] for cell in whole):
+        own = [cell for cell in whole if cell[0] == source]
+        rows = [_source_row(stores[scale], method, own) for method in ("k-means", *METHODS)]
+        head = [source, *(f"D {dim}, K {size}" for _, dim, size in own)]
+        blocks += [*markdown(head, rows), ""]
+    caption = (
+        f"Squared error in dB above k-means, and the share of codewords used ({scale} runs, means "
+        "of three seeds). The row of k-means itself is its distance from the Shannon bound:"
+    )
+    return [caption, "", *blocks]
+
+
+def cells(lines: Lines) -> list[tuple[str, int, int]]:
+    """Source, D and K wherever all methods have three seeds."""
+    counts: dict[tuple[str, int, int], int] = {}
+    for line in lines.of("sources"):
+        cell = (line.run["source"], line.run["dim"], line.run["size"])
+        counts[cell] = counts.get(cell, 0) + 1
+    whole = len(SEEDS) * (1 + len(METHODS))
+    return sorted(cell for cell, count in counts.items() if count == whole)
+
+
+def gap(lines: Lines, method: str, cell: tuple[str, int, int]) -> Spread:
+    """Error of a method in dB above the mean error of k-means."""
+    own, base = (_errors(lines, name, cell) for name in (method, "k-means"))
+    reference = statistics.fmean(base)
+    values = [_decibel(error / reference) for error in own]
+    return Spread(min(values), statistics.fmean(values), max(values))
+
+
+def _source_row(lines: Lines, method: str, columns: list[tuple[str, int, int]]) -> list[str]:
+    row = [TITLES[method]]
+    for cell in columns:
+        found = lines.of("sources", source=cell[0], dim=cell[1], size=cell[2], method=method)
+        if method == "k-means":
+            bound = found[0].result["bound"]
+            text = "–" if bound is None else f"{_decibel(found[0].result['mse'] / bound):.2f}"
+        else:
+            text = f"{gap(lines, method, cell).mean:+.2f}"
+        row.append(f"{text}, {100 * Spread.of(found, 'usage').mean:.0f} %")
+    return row
+
+
+def _errors(lines: Lines, method: str, cell: tuple[str, int, int]) -> list[float]:
+    found = lines.of("sources", source=cell[0], dim=cell[1], size=cell[2], method=method)
+    return [line.result["mse"] for line in found]
+
+
+def _decibel(ratio: float) -> float:
+    return 10 * math.log10(ratio)
+
+
+def choices(stores: Stores) -> list[str]:
+    """For every source, D and K: the best method, and those it is not separated from."""
+    scale = "full" if cells(stores["full"]) else "quick"
+    lines, rows = stores[scale], []
+    for cell in cells(lines):
+        gaps = {method: gap(lines, method, cell) for method in METHODS}
+        best = min(gaps, key=lambda method: gaps[method].mean)
+        level = [name for name in METHODS if name != best and not gaps[name].is_above(gaps[best])]
+        titles = ", ".join(TITLES[name] for name in level) or "none"
+        rows.append([cell[0], str(cell[1]), str(cell[2]), TITLES[best], titles])
+    head = ["source", "D", "K", "least error", "not separated from it by three seeds"]
+    return [f"From the same lines ({scale} runs):", "", *markdown(head, rows), ""] if rows else []
+
+
+def rates(stores: Stores) -> list[str]:
+    """Squared error a dimension of every way to decode SF-DiVeQ, at equal total bits."""
+    for scale in ("full", "quick"):
+        columns = sorted(
+            {(ln.run["source"], ln.run["dim"], ln.run["bits"]) for ln in stores[scale].of("rates")}
+        )
+        columns = [
+            cell
+            for cell in columns
+            if all(len(_ways(stores[scale], way, cell)) == len(SEEDS) for way in WAYS)
+        ]
+        if columns:
+            break
+    else:
+        return []
+    rows = []
+    for way, title in WAYS.items():
+        found = [_ways(stores[scale], way, cell) for cell in columns]
+        decodable = "yes" if found[0][0].result["is_decodable"] else "**not decodable**"
+        rows.append([title, decodable, *(Spread.of(lines, "mse").show(4) for lines in found)])
+    head = ["index", "decodable", *(f"{kind}, D {dim}, B {bits}" for kind, dim, bits in columns)]
+    return [f"Squared error a dimension at B bits ({scale} runs):", "", *markdown(head, rows), ""]
+
+
+def _ways(lines: Lines, way: str, cell: tuple[str, int, int]) -> list[Line]:
+    return lines.of("rates", way=way, source=cell[0], dim=cell[1], bits=cell[2])
+
+
+def sweeps(stores: Stores) -> list[str]:
+    """PSNR over learning rates, batch sizes and noise, a table each."""
+    result: list[str] = []
+    for experiment, name, title in (
+        ("sweep-rate", "times", "Learning rate, as a multiple of the one chosen"),
+        ("sweep-batch", "batch", "Batch size"),
+        ("sweep-rho", "rho", "Noise ρ"),
+    ):
+        methods = SWEPT[:2] if experiment == "sweep-rho" else SWEPT
+        for scale in ("full", "quick"):
+            lines = stores[scale]
+            values = list(dict.fromkeys(ln.run[name] for ln in lines.of(experiment)))
+            values = [
+                value for value in values if _is_whole(lines, experiment, name, value, methods)
+            ]
+            if values:
+                break
+        else:
+            continue
+        values.sort(key=lambda value: float(value))
+        rows = [
+            [
+                TITLES[method],
+                *(
+                    Spread.of(lines.of(experiment, method=method, **{name: value}), "psnr").show(2)
+                    for value in values
+                ),
+            ]
+            for method in methods
+        ]
+        caption = f"{title}: PSNR in dB on held-out crops ({scale} runs, network small, K = 256):"
+        result += [caption, "", *markdown(["quantizer", *map(str, values)], rows), ""]
+    return result
+
+
+def _is_whole(
+    lines: Lines, experiment: str, name: str, value: Value, methods: Sequence[str]
+) -> bool:
+    return all(
+        len(lines.of(experiment, method=method, **{name: value})) == len(SEEDS)
+        for method in methods
+    )
+
+
+def split(stores: Stores) -> list[str]:
+    """Who gets the gradient: cost, bits, error, use and drift under both assignments."""
+    result: list[str] = []
+    for assignment in ("nearest", "rate-aware"):
+        for scale in ("full", "quick"):
+            lines = stores[scale]
+            rules = list(
+                dict.fromkeys(
+                    (ln.run["split"], ln.run["group"], ln.run["rho"])
+                    for ln in lines.of("split", assignment=assignment)
+                )
+            )
+            groups = [_rule_lines(lines, assignment, rule) for rule in rules]
+            if groups and all(len(group) == len(SEEDS) for group in groups):
+                break
+        else:
+            continue
+        pairs = sorted(
+            zip(rules, groups, strict=True), key=lambda pair: Spread.of(pair[1], "cost").mean
+        )
+        rows = [[_rule_title(*rule), *_split_cells(group)] for rule, group in pairs]
+        steps = groups[0][0].run["steps"]
+        caption = f"{assignment.capitalize()} assignment, {scale} runs ({steps} steps), best first:"
+        head = ["gradient", "error + price·bits", "error", "bits a patch", "used"]
+        head += ["error, second half", "bits, second half"]
+        result += [caption, "", *markdown(head, rows), ""]
+    return [f"Price of a bit: {PRICE}.", "", *result] if result else []
+
+
+def _rule_lines(lines: Lines, assignment: str, rule: tuple[str, str, Value]) -> list[Line]:
+    name, group, rho = rule
+    return lines.of("split", assignment=assignment, split=name, group=group, rho=rho)
+
+
+def _rule_title(name: str, group: str, rho: Value) -> str:
+    shown = "∞" if rho == "inf" else rho
+    return SPLITS[name] + (f", {group}, ρ {shown}" if name == "diveq" else "")
+
+
+def _split_cells(lines: list[Line]) -> list[str]:
+    drift = []
+    for key, digits in (("error", 2), ("bits", 2)):
+        moved = [line.result[key] - line.result["path"][2][key] for line in lines]
+        drift.append(f"{statistics.fmean(moved):+.{digits}f}")
+    return [
+        Spread.of(lines, "cost").show(3),
+        Spread.of(lines, "error").show(3),
+        Spread.of(lines, "bits").show(2),
+        f"{100 * Spread.of(lines, 'usage').mean:.0f} %",
+        *drift,
+    ]
