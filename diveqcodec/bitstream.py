@@ -10,6 +10,22 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
+from diveqcodec.chunks import (
+    ALPHA,
+    ANCILLARY,
+    CRC,
+    METADATA,
+    NAMES,
+    PIXELS,
+    SMALLEST_CHUNK,
+    TILE,
+    chunk_bytes,
+    deflate,
+    inflate,
+    parse_chunk,
+    parse_varint,
+    varint_bytes,
+)
 from diveqcodec.errors import DamagedError, FormatError
 
 # The first byte is not ASCII, so that no text file is taken for a picture.
@@ -28,26 +44,17 @@ MAX_METADATA: Final = 16 << 20
 TILE_SIZE: Final = 1024
 TILE_MIN: Final = 256
 
-# Chunk types. Bit 7 marks those that a program may skip when it does not know them.
-_ANCILLARY: Final = 0x80
-_TILE: Final = 0x01
-_ALPHA: Final = 0x02
-_ICC: Final = 0x81
-_EXIF: Final = 0x82
-_XMP: Final = 0x83
-_NAMES: Final = {_TILE: "TILE", _ALPHA: "ALPH", _ICC: "ICC", _EXIF: "EXIF", _XMP: "XMP"}
-_METADATA: Final = (_ICC, _EXIF, _XMP)
+# The model id of a file that needs none: all of its tiles are lossless.
+NO_MODEL: Final = bytes(8)
 
 _GREY_FLAG: Final = 0x01
 _ALPHA_FLAG: Final = 0x02
+_NO_MODEL_FLAG: Final = 0x04
 
-# Magic, version, flags, model id, gain index; width, height and the checksum follow.
-_FIXED: Final = struct.Struct("<4sBB8sH")
-_CRC: Final = struct.Struct("<I")
-# Type, length, tile index, checksum of the indices, empty payload, checksum.
-_SMALLEST_TILE_CHUNK: Final = 1 + 1 + 1 + 4 + 0 + 4
-# Five bytes hold 35 bits: more than any number of this format.
-_MAX_VARINT_BYTES: Final = 5
+# Magic, version, flags; then model id and gain index, unless the flags say that there are none;
+# width, height and the checksum follow.
+_FIXED: Final = struct.Struct("<4sBB")
+_MODEL: Final = struct.Struct("<8sH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +64,10 @@ class Header:
     Attributes:
         width: Of the picture, in pixels.
         height: Of the picture, in pixels.
-        model_id: The eight bytes that name the model.
+        model_id: The eight bytes that name the model; `NO_MODEL` if no tile needs one.
         gain_index: Quality as the model's 16-bit index of log gain.
         is_grey: One colour channel instead of three.
-        has_alpha: Each tile has an ALPH chunk.
+        has_alpha: Each tile has an ALPH chunk, or its transparency in a PIXL chunk.
     """
 
     width: int
@@ -97,14 +104,42 @@ class TileData:
 
 
 @dataclass(frozen=True, slots=True)
+class PixelData:
+    """The losslessly coded pixels of a rectangle of whole tiles.
+
+    Attributes:
+        first: Index of its upper left tile.
+        columns: Tiles side by side.
+        rows: Tiles one below the other.
+        packed: Their pixels, transparency included (see `diveqcodec.lossless`).
+    """
+
+    first: int
+    columns: int
+    rows: int
+    packed: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class DvqFile:
-    """A whole file: its header, its tiles in the order of `tile_grid`, and its metadata."""
+    """A whole file.
+
+    Attributes:
+        header: What is known first.
+        tiles: In the order of `tile_grid`; None where `lossless` has the pixels, or where nothing
+            has them, which only `diveqcodec.salvage` leaves.
+        lossless: Rectangles of lossless tiles, in the order of their first ones.
+        icc: The colour profile.
+        exif: The EXIF block.
+        xmp: The XMP packet.
+    """
 
     header: Header
-    tiles: tuple[TileData, ...]
+    tiles: tuple[TileData | None, ...]
     icc: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
+    lossless: tuple[PixelData, ...] = ()
 
 
 def tile_grid(width: int, height: int) -> list[Tile]:
@@ -120,6 +155,31 @@ def tile_grid(width: int, height: int) -> list[Tile]:
     ]
 
 
+def grid_columns(width: int) -> int:
+    """How many tiles of `tile_grid` lie side by side."""
+    return len(_cut(width))
+
+
+def covered(part: PixelData, columns: int) -> list[int]:
+    """Indices of the tiles of a lossless rectangle, in a grid of so many `columns`."""
+    return [
+        part.first + row * columns + column
+        for row in range(part.rows)
+        for column in range(part.columns)
+    ]
+
+
+def bounds(part: PixelData, grid: list[Tile], columns: int) -> Tile:
+    """A lossless rectangle in pixels."""
+    first, last = grid[part.first], grid[covered(part, columns)[-1]]
+    return Tile(first.x, first.y, last.x + last.width - first.x, last.y + last.height - first.y)
+
+
+def needs_model(file: DvqFile) -> bool:
+    """Whether any tile is coded by networks, or the header says that one was."""
+    return file.header.model_id != NO_MODEL or any(tile is not None for tile in file.tiles)
+
+
 def write(file: DvqFile) -> bytes:
     """Turn a file into bytes; the inverse of `read`.
 
@@ -128,25 +188,42 @@ def write(file: DvqFile) -> bytes:
     """
     header = file.header
     _check_size(header)
-    tile_count = len(tile_grid(header.width, header.height))
-    if len(file.tiles) != tile_count:
-        raise FormatError(f"{len(file.tiles)} tiles given for a picture of {tile_count}")
+    assembly = Assembly(header)
+    if len(file.tiles) != assembly.count:
+        raise FormatError(f"{len(file.tiles)} tiles given for a picture of {assembly.count}")
     parts = [_header_bytes(header)]
-    for kind, data in zip(_METADATA, (file.icc, file.exif, file.xmp), strict=True):
+    for kind, data in zip(METADATA, (file.icc, file.exif, file.xmp), strict=True):
         if data is None:
             continue
         if len(data) > MAX_METADATA:
             raise FormatError(
-                f"{_NAMES[kind]} data of {len(data)} bytes; the limit is {MAX_METADATA}"
+                f"{NAMES[kind]} data of {len(data)} bytes; the limit is {MAX_METADATA}"
             )
-        parts.append(_chunk_bytes(kind, _deflate(data)))
+        parts.append(chunk_bytes(kind, deflate(data)))
+    rectangles = {part.first: part for part in file.lossless}
     for index, tile in enumerate(file.tiles):
+        if index in rectangles:
+            part = rectangles.pop(index)
+            assembly.add_pixels(part)
+            numbers = (part.first, part.columns, part.rows)
+            body = b"".join(map(varint_bytes, numbers)) + part.packed
+            parts.append(chunk_bytes(PIXELS, body))
+        if index in assembly.taken:
+            if tile is not None:
+                raise FormatError(f"tile {index} is given twice")
+            continue
+        if tile is None:
+            raise FormatError(f"tile {index} is not given")
         if (tile.alpha is not None) != header.has_alpha:
             raise FormatError(f"tile {index} and the header disagree about transparency")
         if tile.alpha is not None:
-            parts.append(_chunk_bytes(_ALPHA, _varint_bytes(index) + tile.alpha))
-        body = _varint_bytes(index) + _CRC.pack(tile.index_crc) + tile.payload
-        parts.append(_chunk_bytes(_TILE, body))
+            parts.append(chunk_bytes(ALPHA, varint_bytes(index) + tile.alpha))
+        parts.append(
+            chunk_bytes(TILE, varint_bytes(index) + CRC.pack(tile.index_crc) + tile.payload)
+        )
+        assembly.add_tile(index, tile)
+    if rectangles:
+        raise FormatError(f"tile {min(rectangles)} is given twice")
     return b"".join(parts)
 
 
@@ -157,45 +234,140 @@ def read(data: bytes) -> DvqFile:
         FormatError: Not a `.dvq` file, of another version, past a limit, or with an unknown chunk.
         DamagedError: Truncated, a wrong checksum, or chunks missing, repeated or out of order.
     """
-    header, position = _parse_header(data)
-    tile_count = len(tile_grid(header.width, header.height))
-    if len(data) - position < tile_count * _SMALLEST_TILE_CHUNK:
+    header, position = parse_header(data)
+    assembly = Assembly(header)
+    if len(data) - position < SMALLEST_CHUNK:
         raise DamagedError(
-            f"damaged: truncated, {len(data)} bytes cannot hold the {tile_count} tiles "
+            f"damaged: truncated, {len(data)} bytes cannot hold the {assembly.count} tiles "
             f"of {header.width}x{header.height} pixels"
         )
-    metadata: dict[int, bytes] = {}
-    tiles: list[TileData] = []
-    alpha: bytes | None = None
-    while len(tiles) < tile_count:
-        kind, body, position = _parse_chunk(data, position)
-        if kind in _METADATA:
-            if kind in metadata:
-                raise DamagedError(f"damaged: a second {_NAMES[kind]} chunk")
-            if tiles or alpha is not None or any(kind < earlier for earlier in metadata):
-                raise DamagedError(f"damaged: chunk {_NAMES[kind]} is out of order")
-            metadata[kind] = _inflate(body, _NAMES[kind])
-        elif kind == _ALPHA:
-            body = _after_index(body, _ALPHA, len(tiles) + (alpha is not None), tile_count)
-            if not header.has_alpha:
-                raise DamagedError("damaged: chunk ALPH in a picture without transparency")
-            alpha = body
-        elif kind == _TILE:
-            body = _after_index(body, _TILE, len(tiles), tile_count)
-            if header.has_alpha and alpha is None:
-                raise DamagedError(f"damaged: chunk ALPH {len(tiles)} is missing")
-            if len(body) < _CRC.size:
-                raise DamagedError(f"damaged: chunk TILE {len(tiles)} is too short")
-            (index_crc,) = _CRC.unpack_from(body)
-            tiles.append(TileData(index_crc, body[_CRC.size :], alpha))
-            alpha = None
-        elif not kind & _ANCILLARY:
+    while not assembly.is_whole:
+        kind, body, position = parse_chunk(data, position)
+        assembly.add(kind, body)
+    if position != len(data):
+        raise DamagedError(f"damaged: {len(data) - position} bytes follow the last tile")
+    return assembly.file()
+
+
+class Assembly:
+    """The parts of a file, put together chunk by chunk in the order of the format."""
+
+    def __init__(self, header: Header) -> None:
+        self.header = header
+        self.columns = grid_columns(header.width)
+        self.count = self.columns * len(_cut(header.height))
+        self.taken: set[int] = set()  # tiles that are there, in whatever form
+        self._tiles: dict[int, TileData] = {}
+        self._lossless: list[PixelData] = []
+        self._metadata: dict[int, bytes] = {}
+        self._alpha: bytes | None = None
+        self._next = 0  # the lowest tile that is not there
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no tile is missing."""
+        return len(self.taken) == self.count
+
+    def add(self, kind: int, body: bytes) -> None:
+        """Take in the next chunk.
+
+        Raises:
+            FormatError: its type is critical and unknown, or it inflates past its limit.
+            DamagedError: it cannot stand here, or its body is not one.
+        """
+        if kind in METADATA:
+            self._add_metadata(kind, body)
+        elif kind == ALPHA:
+            self._alpha = self._checked_alpha(body)
+        elif kind == TILE:
+            body = self._after_index(body, TILE, self._next)
+            if self.header.has_alpha and self._alpha is None:
+                raise DamagedError(f"damaged: chunk ALPH {self._next} is missing")
+            if len(body) < CRC.size:
+                raise DamagedError(f"damaged: chunk TILE {self._next} is too short")
+            (index_crc,) = CRC.unpack_from(body)
+            self.add_tile(self._next, TileData(index_crc, body[CRC.size :], self._alpha))
+        elif kind == PIXELS:
+            rest = self._after_index(body, PIXELS, self._next)
+            if self._alpha is not None:
+                raise DamagedError(f"damaged: chunk TILE {self._next} is missing or out of order")
+            columns, position = parse_varint(rest, 0, "chunk PIXL")
+            rows, position = parse_varint(rest, position, "chunk PIXL")
+            self.add_pixels(PixelData(self._next, columns, rows, rest[position:]))
+        elif not kind & ANCILLARY:
             raise FormatError(
                 f"chunk type {kind} is unknown to this program; use a newer version of it"
             )
-    if position != len(data):
-        raise DamagedError(f"damaged: {len(data) - position} bytes follow the last tile")
-    return DvqFile(header, tuple(tiles), *(metadata.get(kind) for kind in _METADATA))
+
+    def add_tile(self, index: int, tile: TileData) -> None:
+        """Take in a tile that is known to be the next one."""
+        self._tiles[index] = tile
+        self._take([index])
+
+    def add_pixels(self, part: PixelData) -> None:
+        """Take in a rectangle of lossless tiles.
+
+        Raises:
+            DamagedError: it is empty, leaves the picture, or meets tiles that are there.
+        """
+        rows = self.count // self.columns
+        row, column = divmod(part.first, self.columns)
+        if not (1 <= part.columns <= self.columns - column and 1 <= part.rows <= rows - row):
+            raise DamagedError(f"damaged: chunk PIXL {part.first} leaves the picture")
+        indices = covered(part, self.columns)
+        if self.taken.intersection(indices):
+            raise DamagedError(f"damaged: chunk PIXL {part.first} meets tiles that are there")
+        self._lossless.append(part)
+        self._take(indices)
+
+    def skip_to(self, index: int, *, keeps_alpha: bool) -> None:
+        """Give up the tiles before `index`, and what came before of that one unless kept."""
+        if index != self._next or not keeps_alpha:
+            self._alpha = None
+        self._next = index
+
+    def file(self) -> DvqFile:
+        """What is there."""
+        tiles = tuple(self._tiles.get(index) for index in range(self.count))
+        icc, exif, xmp = (self._metadata.get(kind) for kind in METADATA)
+        return DvqFile(self.header, tiles, icc, exif, xmp, tuple(self._lossless))
+
+    def _take(self, indices: list[int]) -> None:
+        self.taken.update(indices)
+        self._alpha = None
+        while self._next in self.taken:
+            self._next += 1
+
+    def _add_metadata(self, kind: int, body: bytes) -> None:
+        if kind in self._metadata:
+            raise DamagedError(f"damaged: a second {NAMES[kind]} chunk")
+        is_late = self.taken or self._alpha is not None
+        if is_late or any(kind < earlier for earlier in self._metadata):
+            raise DamagedError(f"damaged: chunk {NAMES[kind]} is out of order")
+        self._metadata[kind] = inflate(body, NAMES[kind], MAX_METADATA)
+
+    def _checked_alpha(self, body: bytes) -> bytes:
+        expected = self._next
+        if self._alpha is not None:  # a second one can only be that of a later tile
+            expected = next(i for i in range(expected + 1, self.count + 1) if i not in self.taken)
+        body = self._after_index(body, ALPHA, expected)
+        if not self.header.has_alpha:
+            raise DamagedError("damaged: chunk ALPH in a picture without transparency")
+        if self._alpha is not None:
+            raise DamagedError(f"damaged: chunk TILE {self._next} is missing or out of order")
+        return body
+
+    def _after_index(self, body: bytes, kind: int, expected: int) -> bytes:
+        """The rest of a chunk's body after its tile index, which must be the expected one."""
+        name = NAMES[kind]
+        index, position = parse_varint(body, 0, f"chunk {name}")
+        if index >= self.count:
+            raise DamagedError(f"damaged: chunk {name} {index}, but there are {self.count} tiles")
+        if index < expected or index in self.taken:
+            raise DamagedError(f"damaged: chunk {name} {index} is repeated or out of order")
+        if index > expected:
+            raise DamagedError(f"damaged: chunk {name} {expected} is missing or out of order")
+        return body[position:]
 
 
 def read_header(data: bytes) -> Header:
@@ -205,7 +377,7 @@ def read_header(data: bytes) -> Header:
         FormatError: Not a `.dvq` file, of another version, or past a limit.
         DamagedError: The header is truncated or its checksum does not match.
     """
-    return _parse_header(data)[0]
+    return parse_header(data)[0]
 
 
 def _cut(size: int) -> list[tuple[int, int]]:
@@ -234,13 +406,19 @@ def _header_bytes(header: Header) -> bytes:
     if not 0 <= header.gain_index < 1 << 16:
         raise FormatError(f"gain index {header.gain_index} is not in 0...65535")
     flags = _GREY_FLAG * header.is_grey | _ALPHA_FLAG * header.has_alpha
-    fixed = _FIXED.pack(MAGIC, VERSION, flags, header.model_id, header.gain_index)
-    data = fixed + _varint_bytes(header.width) + _varint_bytes(header.height)
-    return data + _CRC.pack(zlib.crc32(data))
+    if header.model_id == NO_MODEL:
+        if header.gain_index:
+            raise FormatError(f"gain index {header.gain_index} without a model")
+        fixed = _FIXED.pack(MAGIC, VERSION, flags | _NO_MODEL_FLAG)
+    else:
+        fixed = _FIXED.pack(MAGIC, VERSION, flags)
+        fixed += _MODEL.pack(header.model_id, header.gain_index)
+    data = fixed + varint_bytes(header.width) + varint_bytes(header.height)
+    return data + CRC.pack(zlib.crc32(data))
 
 
-def _parse_header(data: bytes) -> tuple[Header, int]:
-    """The header and the position after it."""
+def parse_header(data: bytes) -> tuple[Header, int]:
+    """The header and the position after it; see `read_header`."""
     if not data.startswith(MAGIC):
         raise FormatError("not a .dvq file" if data else "not a .dvq file: it is empty")
     if len(data) > len(MAGIC) and data[len(MAGIC)] != VERSION:
@@ -249,97 +427,26 @@ def _parse_header(data: bytes) -> tuple[Header, int]:
         )
     if len(data) < _FIXED.size:
         raise DamagedError("damaged: truncated in the header")
-    _, _, flags, model_id, gain_index = _FIXED.unpack_from(data)
-    width, position = _parse_varint(data, _FIXED.size, "the header")
-    height, position = _parse_varint(data, position, "the header")
-    end = position + _CRC.size
+    _, _, flags = _FIXED.unpack_from(data)
+    model_id, gain_index, position = NO_MODEL, 0, _FIXED.size
+    if not flags & _NO_MODEL_FLAG:
+        if len(data) < _FIXED.size + _MODEL.size:
+            raise DamagedError("damaged: truncated in the header")
+        model_id, gain_index = _MODEL.unpack_from(data, position)
+        position += _MODEL.size
+    width, position = parse_varint(data, position, "the header")
+    height, position = parse_varint(data, position, "the header")
+    end = position + CRC.size
     if end > len(data):
         raise DamagedError("damaged: truncated in the header")
-    if zlib.crc32(data[:position]) != _CRC.unpack_from(data, position)[0]:
+    if zlib.crc32(data[:position]) != CRC.unpack_from(data, position)[0]:
         raise DamagedError("damaged: the checksum of the header does not match")
-    if flags & ~(_GREY_FLAG | _ALPHA_FLAG):
+    if flags & ~(_GREY_FLAG | _ALPHA_FLAG | _NO_MODEL_FLAG):
         raise FormatError(f"flags {flags:#04x} are unknown to this program; use a newer version")
     header = Header(
         width, height, model_id, gain_index, bool(flags & _GREY_FLAG), bool(flags & _ALPHA_FLAG)
     )
+    if model_id == NO_MODEL and not flags & _NO_MODEL_FLAG:
+        raise DamagedError("damaged: the header names model 0, which there is none of")
     _check_size(header)
     return header, end
-
-
-def _chunk_bytes(kind: int, body: bytes) -> bytes:
-    data = bytes([kind]) + _varint_bytes(len(body)) + body
-    return data + _CRC.pack(zlib.crc32(data))
-
-
-def _parse_chunk(data: bytes, start: int) -> tuple[int, bytes, int]:
-    """Type and body of the chunk at `start`, and the position after it."""
-    if start >= len(data):
-        raise DamagedError("damaged: truncated, a chunk TILE is missing")
-    kind = data[start]
-    name = _NAMES.get(kind, f"type {kind}")
-    length, position = _parse_varint(data, start + 1, f"chunk {name}")
-    end = position + length
-    if end + _CRC.size > len(data):
-        raise DamagedError(f"damaged: truncated in chunk {name}")
-    body = data[position:end]
-    if zlib.crc32(data[start:end]) != _CRC.unpack_from(data, end)[0]:
-        if kind in (_TILE, _ALPHA) and body:
-            name += f" {body[0]}" if body[0] < 0x80 else ""
-        raise DamagedError(f"damaged: the checksum of chunk {name} does not match")
-    return kind, body, end + _CRC.size
-
-
-def _after_index(body: bytes, kind: int, expected: int, count: int) -> bytes:
-    """The rest of a chunk's body after its tile index, which must be the expected one."""
-    index, position = _parse_varint(body, 0, f"chunk {_NAMES[kind]}")
-    if index >= count:
-        raise DamagedError(f"damaged: chunk {_NAMES[kind]} {index}, but there are {count} tiles")
-    if index < expected:
-        raise DamagedError(f"damaged: chunk {_NAMES[kind]} {index} is repeated or out of order")
-    if index > expected:
-        raise DamagedError(f"damaged: chunk {_NAMES[kind]} {expected} is missing or out of order")
-    return body[position:]
-
-
-def _deflate(data: bytes) -> bytes:
-    """Raw deflate: the chunk has its own checksum."""
-    compressor = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9)
-    return compressor.compress(data) + compressor.flush()
-
-
-def _inflate(data: bytes, name: str) -> bytes:
-    """The inverse of `_deflate`; never more than MAX_METADATA bytes are made."""
-    decompressor = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        inflated = decompressor.decompress(data, MAX_METADATA + 1)
-    except zlib.error as error:
-        raise DamagedError(f"damaged: chunk {name} cannot be inflated") from error
-    if len(inflated) > MAX_METADATA:
-        raise FormatError(f"chunk {name} inflates past the limit of {MAX_METADATA} bytes")
-    if not decompressor.eof or decompressor.unused_data:
-        raise DamagedError(f"damaged: chunk {name} does not end with its deflated data")
-    return inflated
-
-
-def _varint_bytes(value: int) -> bytes:
-    """LEB128: seven bits a byte, the lowest first, bit 7 set on all but the last. 300 -> ac 02."""
-    groups = bytearray()
-    while value > 0x7F:
-        groups.append(value & 0x7F | 0x80)
-        value >>= 7
-    groups.append(value)
-    return bytes(groups)
-
-
-def _parse_varint(data: bytes, position: int, where: str) -> tuple[int, int]:
-    """The value at `position` and the position after it; overlong forms are errors."""
-    value = 0
-    for i, byte in enumerate(data[position : position + _MAX_VARINT_BYTES]):
-        value |= (byte & 0x7F) << 7 * i
-        if byte < 0x80:
-            if i and not byte:
-                raise DamagedError(f"damaged: a number in {where} is longer than it need be")
-            return value, position + i + 1
-    if position + _MAX_VARINT_BYTES > len(data):
-        raise DamagedError(f"damaged: truncated in {where}")
-    raise DamagedError(f"damaged: a number in {where} is too long")

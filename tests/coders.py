@@ -93,6 +93,7 @@ def decoded_tiles(codec: Codec, data: bytes) -> list[DecodedTile]:
     grid = bitstream.tile_grid(file.header.width, file.header.height)
     tiles = []
     for tile, content in zip(grid, file.tiles, strict=True):
+        assert content is not None, "a lossless tile has no indices"
         calls = Recorder(Decoder(content.payload))
         coder = TileCoder(codec.model, calls, quality_bin(codec, file), positions(tile))
         latent, crc = coder.run()
@@ -107,6 +108,7 @@ def rewritten(codec: Codec, data: bytes) -> bytes:
     tiles = []
     decoded = decoded_tiles(codec, data)
     for tile, content, known in zip(grid, file.tiles, decoded, strict=True):
+        assert content is not None
         encoder = Encoder()
         replay = Replay(encoder, known.calls.symbols)
         _, crc = TileCoder(codec.model, replay, quality_bin(codec, file), positions(tile)).run()

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from diveqcodec import bitstream
+from diveqcodec import bitstream, chunks
 from diveqcodec.bitstream import (
     DvqFile,
     Header,
+    PixelData,
     Tile,
     TileData,
     read,
@@ -33,7 +34,7 @@ FULL = DvqFile(
 
 
 def chunk(kind, body):
-    data = bytes([kind]) + bitstream._varint_bytes(len(body)) + body
+    data = bytes([kind]) + chunks.varint_bytes(len(body)) + body
     return data + struct.pack("<I", zlib.crc32(data))
 
 
@@ -43,7 +44,7 @@ def header_and_chunks(file):
     position = len(bitstream._header_bytes(file.header))
     parts = [data[:position]]
     while position < len(data):
-        end = bitstream._parse_chunk(data, position)[2]
+        end = chunks.parse_chunk(data, position)[2]
         parts.append(data[position:end])
         position = end
     return parts
@@ -170,8 +171,8 @@ def test_unknown_chunks():
 
 
 def header_bytes(width, height, flags=0):
-    data = struct.pack("<4sBB8sH", bitstream.MAGIC, 1, flags, bytes(8), 0)
-    data += bitstream._varint_bytes(width) + bitstream._varint_bytes(height)
+    data = struct.pack("<4sBB8sH", bitstream.MAGIC, 1, flags, b"modelid8", 0)
+    data += chunks.varint_bytes(width) + chunks.varint_bytes(height)
     return data + struct.pack("<I", zlib.crc32(data))
 
 
@@ -194,7 +195,7 @@ def test_sizes_past_the_limits(width, height, message):
 def test_pixels_need_bytes():
     head = header_bytes(16_384, 16_384)
     with pytest.raises(DamagedError, match="cannot hold the 256 tiles"):
-        read(head + bytes(256 * 11 - 1))
+        read(head + bytes(10))
 
 
 def test_largest_picture_with_empty_tiles():
@@ -203,8 +204,8 @@ def test_largest_picture_with_empty_tiles():
 
 
 def test_unknown_flags():
-    with pytest.raises(FormatError, match="flags 0x04"):
-        read_header(header_bytes(5, 5, flags=4))
+    with pytest.raises(FormatError, match="flags 0x08"):
+        read_header(header_bytes(5, 5, flags=8))
 
 
 @pytest.mark.parametrize("overlong", [b"\x85\x00", b"\x80\x80\x80\x80\x80\x01"])
@@ -219,7 +220,7 @@ def test_inflation_is_capped():
     limit = bitstream.MAX_METADATA
     assert len(read(write(replace(SMALL, icc=bytes(limit)))).icc or b"") == limit
     for size in (limit + 1, 6 * limit):
-        bomb = head + chunk(0x81, bitstream._deflate(bytes(size))) + tile
+        bomb = head + chunk(0x81, chunks.deflate(bytes(size))) + tile
         tracemalloc.start()
         with pytest.raises(FormatError, match="ICC inflates past the limit"):
             read(bomb)
@@ -234,8 +235,8 @@ def test_inflation_is_capped():
     ("body", "message"),
     [
         (b"\xff\xff\xff", "cannot be inflated"),
-        (bitstream._deflate(b"metadata")[:-1], "does not end"),
-        (bitstream._deflate(b"metadata") + b"x", "does not end"),
+        (chunks.deflate(b"metadata")[:-1], "does not end"),
+        (chunks.deflate(b"metadata") + b"x", "does not end"),
     ],
 )
 def test_bad_deflated_data(body, message):
@@ -260,8 +261,8 @@ def test_write_refuses(file, message):
 
 @pytest.mark.parametrize("value", [0, 1, 127, 128, 300, 16_383, 16_384, 1 << 28, (1 << 35) - 1])
 def test_varints(value):
-    data = bitstream._varint_bytes(value)
-    assert bitstream._parse_varint(b"." + data + b".", 1, "a test") == (value, 1 + len(data))
+    data = chunks.varint_bytes(value)
+    assert chunks.parse_varint(b"." + data + b".", 1, "a test") == (value, 1 + len(data))
 
 
 def test_tile_grid_by_hand():
@@ -286,3 +287,110 @@ def test_tiles_cover_a_picture_once(side):
     assert [(t.y, t.x, t.height, t.width) for t in tile_grid(700, side)] == [
         (t.x, t.y, t.width, t.height) for t in tiles
     ]
+
+
+# Columns of 1024 and 1076, rows of 1024 and 276.
+MIXED = DvqFile(
+    Header(2100, 1300, b"modelid8", 7),
+    (None, TileData(1, b"one"), None, TileData(2, b"two")),
+    lossless=(PixelData(0, 1, 2, b"pixels"),),
+)
+LOSSLESS = DvqFile(
+    Header(2100, 1300, bitstream.NO_MODEL, 0, has_alpha=True),
+    (None,) * 4,
+    lossless=(PixelData(0, 2, 2, b"\0\1\2\3\4"),),
+)
+
+
+@pytest.mark.parametrize("file", [MIXED, LOSSLESS])
+def test_read_inverts_write_of_lossless_tiles(file):
+    data = write(file)
+    assert read(data) == file
+    assert read_header(data) == file.header
+    for length in range(len(data)):
+        with pytest.raises(FormatError):
+            read(data[:length])
+    for bit in range(8 * len(data)):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(FormatError):
+            read(bytes(flipped))
+
+
+def test_golden_bytes_of_a_lossless_file():
+    assert write(LOSSLESS).hex() == (
+        "8b445651"
+        "01"
+        "06"  # version; flags: transparency, no model
+        "b410"
+        "940a"  # width, height
+        "712a2857"
+        "03"
+        "08"
+        "00"
+        "02"
+        "02"  # PIXL: length, first tile, columns, rows
+        "0001020304"
+        "9ee54afe"
+    )
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ((0, 0, 1), "PIXL 0 leaves the picture"),
+        ((0, 1, 0), "PIXL 0 leaves the picture"),
+        ((0, 3, 1), "PIXL 0 leaves the picture"),
+        ((0, 1, 3), "PIXL 0 leaves the picture"),
+        ((1, 1, 1), "PIXL 0 is missing"),
+        ((4, 1, 1), "PIXL 4, but there are 4 tiles"),
+    ],
+)
+def test_rectangles_that_do_not_fit(part, message):
+    head, _ = header_and_chunks(LOSSLESS)
+    body = b"".join(map(chunks.varint_bytes, part)) + b"\0\1\2\3\4"
+    with pytest.raises(DamagedError, match=message):
+        read(head + chunk(3, body) + bytes(9))
+
+
+def test_rectangles_and_tiles_meet_only_once():
+    head, pixels, tile1, tile3 = header_and_chunks(MIXED)
+    row = chunk(3, b"\0\2\1pixels")
+    column = chunk(3, b"\1\1\2pixels")
+    with pytest.raises(DamagedError, match="TILE 1 is repeated"):
+        read(head + row + tile1 + tile3)
+    with pytest.raises(DamagedError, match="PIXL 1 is repeated"):
+        read(head + row + column + tile3)
+    low = chunk(3, b"\2\2\1pixels")
+    tile0 = chunk(1, b"\0" + bytes(4))
+    with pytest.raises(DamagedError, match="PIXL 2 meets tiles that are there"):
+        read(head + tile0 + column + low)
+    with pytest.raises(DamagedError, match="bytes follow"):
+        read(head + pixels + tile1 + tile3 + pixels)
+
+
+def test_transparency_before_lossless_tiles_is_damage():
+    head, pixels = header_and_chunks(LOSSLESS)
+    with pytest.raises(DamagedError, match="TILE 0 is missing"):
+        read(head + chunk(2, b"\0\0\xff") + pixels)
+
+
+def test_a_header_that_names_model_0():
+    data = struct.pack("<4sBB8sH", bitstream.MAGIC, 1, 0, bytes(8), 0) + b"\5\5"
+    with pytest.raises(DamagedError, match="names model 0"):
+        read_header(data + struct.pack("<I", zlib.crc32(data)))
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (replace(MIXED, tiles=(None,) * 4), "tile 1 is not given"),
+        (replace(MIXED, lossless=()), "tile 0 is not given"),
+        (replace(MIXED, tiles=(TileData(0, b""), *MIXED.tiles[1:])), "tile 0 is given twice"),
+        (replace(MIXED, lossless=(*MIXED.lossless, PixelData(3, 1, 1, b""))), "PIXL|twice"),
+        (replace(LOSSLESS, header=replace(LOSSLESS.header, gain_index=1)), "without a model"),
+    ],
+)
+def test_write_refuses_tiles_that_do_not_fit(file, message):
+    with pytest.raises(FormatError, match=message):
+        write(file)

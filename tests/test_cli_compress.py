@@ -1,6 +1,7 @@
 import json
 import stat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -163,9 +164,9 @@ def test_background_flattens() -> None:
     draw(Path("both.png"), "RGBA")
     seen: list[Picture] = []
 
-    def spy(self: Codec, picture: Picture, quality: float, effort: int) -> bytes:
+    def spy(self: Codec, picture: Picture, quality: float, effort: int, **rest: Any) -> bytes:
         seen.append(picture)
-        return original(self, picture, quality, effort)
+        return original(self, picture, quality, effort, **rest)
 
     original = Codec.compress
     with pytest.MonkeyPatch.context() as patch:

@@ -22,7 +22,7 @@ def test_quality_is_that_of_compress(quality: float) -> None:
 
 def test_info_of_a_file() -> None:
     draw(Path("a.png"), "LA", (30, 20))
-    assert diveq("compress", "a.png", "-q", 25).exit_code == 0
+    assert diveq("compress", "a.png", "-q", 25, "--lossy").exit_code == 0
     data = Path("a.dvq").read_bytes()
     record = json.loads(diveq("info", "a.dvq", "--json").stdout)
     assert record["width"], record["height"] == (30, 20)
@@ -43,7 +43,7 @@ def test_info_of_a_file() -> None:
 
 def test_info_of_stdin_and_without_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     draw(Path("a.png"))
-    diveq("compress", "a.png")
+    diveq("compress", "a.png", "--lossy")
     monkeypatch.setenv("DIVEQ_MODELS", "")
     result = diveq("info", "-", stdin=Path("a.dvq").read_bytes())
     assert result.exit_code == 0

@@ -14,6 +14,7 @@ from diveqcodec.image import Picture
 from diveqcodec.layers import fast_dtype
 from diveqcodec.quality import gain_index
 from diveqcodec.weights import CodingModel
+from diveqcodec.windows import Networks
 from tests.coders import decoded_tiles
 from tests.tiny import drawn, picture_of
 
@@ -21,6 +22,23 @@ from tests.tiny import drawn, picture_of
 @pytest.fixture(scope="module")
 def codec(tiny_model: CodingModel) -> Codec:
     return Codec(tiny_model, networks=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def networks(codec: Codec) -> Networks:
+    return Networks(codec.model, codec.device, codec.networks)
+
+
+def lossy(codec: Codec, picture: Picture, quality: float) -> bytes:
+    """The file in which networks code every tile."""
+    return codec.compress(picture, quality, lossless="never")
+
+
+def neural(file: bitstream.DvqFile, index: int = 0) -> bitstream.TileData:
+    """A tile that networks have coded."""
+    tile = file.tiles[index]
+    assert tile is not None
+    return tile
 
 
 def psnr(a, b) -> float:
@@ -34,7 +52,7 @@ SIZES += [(1, 331), (257, 1), (97, 101), (64, 128), (31, 33)]
 @pytest.mark.parametrize("size", SIZES)
 def test_every_size_comes_back(codec: Codec, size) -> None:
     pixels = drawn(size[0], size[1], seed=3)
-    restored = codec.decompress(codec.compress(picture_of(pixels), 80))
+    restored = codec.decompress(lossy(codec, picture_of(pixels), 80))
     assert restored.pixels.shape == pixels.shape
     assert restored.pixels.dtype == np.uint8
     assert restored.alpha is None
@@ -50,7 +68,7 @@ def test_every_mode_comes_back(codec: Codec, channels: int, transparent: bool, m
     pixels = drawn(size[0], size[1], seed=4)[..., :channels].copy()
     values = np.add.outer(np.arange(37), np.arange(45)).astype(np.uint8) if transparent else None
     extra = (b"icc" * 50, b"exif", b"xmp") if metadata else (None, None, None)
-    restored = codec.decompress(codec.compress(Picture(pixels, values, *extra), 60))
+    restored = codec.decompress(lossy(codec, Picture(pixels, values, *extra), 60))
     assert restored.pixels.shape == pixels.shape
     assert (restored.alpha is None) == (values is None)
     if values is not None and restored.alpha is not None:
@@ -60,7 +78,7 @@ def test_every_mode_comes_back(codec: Codec, channels: int, transparent: bool, m
 
 def test_quality_and_size_go_together(codec: Codec) -> None:
     pixels = drawn(120, 110, seed=5)
-    files = [codec.compress(picture_of(pixels), quality) for quality in (1, 35, 70, 100)]
+    files = [lossy(codec, picture_of(pixels), quality) for quality in (1, 35, 70, 100)]
     lengths = [len(data) for data in files]
     assert lengths == sorted(lengths)
     assert lengths[-1] > 2 * lengths[0]
@@ -71,54 +89,57 @@ def test_quality_and_size_go_together(codec: Codec) -> None:
 
 def test_grey_costs_no_more_than_colour(codec: Codec) -> None:
     grey = drawn(90, 90, seed=6)[..., :1].copy()
-    as_grey = codec.compress(picture_of(grey), 70)
-    as_colour = codec.compress(picture_of(grey.repeat(3, axis=2)), 70)
+    as_grey = lossy(codec, picture_of(grey), 70)
+    as_colour = lossy(codec, picture_of(grey.repeat(3, axis=2)), 70)
     assert len(as_grey) <= len(as_colour)
     restored, tinted = codec.decompress(as_grey), codec.decompress(as_colour)
     assert psnr(restored.pixels, grey) >= psnr(tinted.pixels, grey.repeat(3, axis=2))
 
 
-def test_tiles_leave_no_seams(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_leave_no_seams(
+    codec: Codec, networks: Networks, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Pixels and latents of tiles are those of networks that see the whole picture."""
     monkeypatch.setattr(bitstream, "TILE_SIZE", 128)
     monkeypatch.setattr(bitstream, "TILE_MIN", 32)
     height, width = 331, 290
     picture = picture_of(drawn(height, width, seed=8))
-    data = codec.compress(picture, 60)
+    data = lossy(codec, picture, 60)
     grid = bitstream.tile_grid(width, height)
     assert len(grid) == 9
     gain = gain_index(60)
     rows, columns = -(-height // 16), -(-width // 16)
+    whole = bitstream.Tile(0, 0, width, height)
     stitched = torch.empty(rows, columns, codec.model.config.channels)
     seen = torch.empty_like(stitched)
     for tile, found in zip(grid, decoded_tiles(codec, data), strict=True):
         area = slice(tile.y // 16, None), slice(tile.x // 16, None)
         h, w = found.latent.shape[:2]
         stitched[area][:h, :w] = found.latent.float() * 2.0**-GRID_BITS
-        window = codec._window(tile, rows, columns)
+        window = networks.window(tile, whole)
         assert window.outer != (0, 0, rows, columns)  # or this test says nothing
-        seen[area][:h, :w] = codec._source(picture, window, gain, 0.0).latent
-    whole = bitstream.Tile(0, 0, width, height)
-    window = codec._window(whole, rows, columns)
-    expected = codec._pixels(stitched, window, gain)[:height, :width]
+        seen[area][:h, :w] = networks.source(picture, window, gain, 0.0).latent
+    window = networks.window(whole, whole)
+    with torch.inference_mode():
+        expected = networks.pixels(stitched, window, gain, is_grey=False)[:height, :width]
     restored = codec.decompress(data).pixels.astype(int)
-    difference = np.abs(restored - expected.round().clamp(0, 255).numpy())
+    difference = np.abs(restored - expected)
     assert difference.max() <= 1
     assert difference.mean() < 1e-3
-    untiled = codec._source(picture, window, gain, 0.0).latent
+    untiled = networks.source(picture, window, gain, 0.0).latent
     assert float((seen - untiled).abs().max()) < 1e-3 * float(untiled.abs().max())
 
 
 def test_a_narrower_margin_would_leave_seams(
-    tiny_model: CodingModel, monkeypatch: pytest.MonkeyPatch
+    networks: Networks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The margin is needed: without one, latents differ."""
-    codec = Codec(tiny_model, networks=torch.float32)
     picture = picture_of(drawn(320, 320, seed=9))
     tile = bitstream.Tile(128, 128, 64, 64)
-    full = codec._source(picture, codec._window(tile, 20, 20), 30000, 0.0).latent
-    monkeypatch.setattr(codec, "_margin", 0)
-    narrow = codec._source(picture, codec._window(tile, 20, 20), 30000, 0.0).latent
+    whole = bitstream.Tile(0, 0, 320, 320)
+    full = networks.source(picture, networks.window(tile, whole), 30000, 0.0).latent
+    monkeypatch.setattr(networks, "margin", 0)
+    narrow = networks.source(picture, networks.window(tile, whole), 30000, 0.0).latent
     assert float((full - narrow).abs().max()) > 1e-3
 
 
@@ -135,11 +156,11 @@ def test_hidden_colours_cost_nothing(codec: Codec, monkeypatch: pytest.MonkeyPat
     values = disc.astype(np.uint8) * 255
     random = np.random.default_rng(0).integers(0, 256, pixels.shape, np.uint8)
     noisy = np.where(disc[..., None], pixels, random)
-    data = codec.compress(picture_of(noisy, values), 70)
-    assert data == codec.compress(picture_of(pixels, values), 70)
+    data = lossy(codec, picture_of(noisy, values), 70)
+    assert data == lossy(codec, picture_of(pixels, values), 70)
     shown = psnr(codec.decompress(data).pixels[disc], pixels[disc])
     monkeypatch.setattr(alpha, "fill_hidden", lambda colours, _: colours)
-    unfilled = codec.compress(picture_of(noisy, values), 70)
+    unfilled = lossy(codec, picture_of(noisy, values), 70)
     assert len(data) < 0.9 * len(unfilled)
     assert shown > psnr(codec.decompress(unfilled).pixels[disc], pixels[disc])
 
@@ -164,30 +185,29 @@ def test_effort_out_of_range(codec: Codec) -> None:
 
 
 def test_another_models_file_is_refused(codec: Codec, tiny_model: CodingModel) -> None:
-    data = codec.compress(picture_of(drawn(5, 5, 0)), 50)
+    data = lossy(codec, picture_of(drawn(5, 5, 0)), 50)
     other = Codec(dataclasses.replace(tiny_model, name="other", model_id=b"\1" * 8))
     with pytest.raises(ModelError, match=f"needs model {tiny_model.model_id.hex()}, not other"):
         other.decompress(data)
 
 
 def test_a_wrong_checksum_of_indices_is_damage(codec: Codec) -> None:
-    data = codec.compress(picture_of(drawn(40, 40, 0)), 50)
-    file = bitstream.read(data)
-    tile = dataclasses.replace(file.tiles[0], index_crc=file.tiles[0].index_crc ^ 1)
+    file = bitstream.read(lossy(codec, picture_of(drawn(40, 40, 0)), 50))
+    tile = dataclasses.replace(neural(file), index_crc=neural(file).index_crc ^ 1)
     with pytest.raises(DamagedError, match="indices of tile 0"):
         codec.decompress(bitstream.write(dataclasses.replace(file, tiles=(tile,))))
 
 
 def test_a_payload_that_goes_on_after_its_symbols_is_damage(codec: Codec) -> None:
-    file = bitstream.read(codec.compress(picture_of(drawn(40, 40, 0)), 50))
-    tile = dataclasses.replace(file.tiles[0], payload=file.tiles[0].payload + b"\0")
+    file = bitstream.read(lossy(codec, picture_of(drawn(40, 40, 0)), 50))
+    tile = dataclasses.replace(neural(file), payload=neural(file).payload + b"\0")
     with pytest.raises(DamagedError, match="does not end with its last symbol"):
         codec.decompress(bitstream.write(dataclasses.replace(file, tiles=(tile,))))
 
 
 def test_parts_add_up(codec: Codec) -> None:
     picture = picture_of(drawn(150, 140, seed=13))
-    data = codec.compress(picture, 70)
+    data = lossy(codec, picture, 70)
     parts = codec.parts(data)
     assert sum(parts.values()) == 8 * len(data)
     assert set(parts) == {"slice 0", "slice 1", "slice 2", "container"}

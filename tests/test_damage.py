@@ -11,7 +11,7 @@ from diveqcodec.codec import Codec
 from diveqcodec.errors import FormatError, ModelError
 from diveqcodec.image import Picture
 from diveqcodec.weights import CodingModel
-from tests.tiny import drawn
+from tests.tiny import drawn, few_values
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +26,11 @@ def files(codec: Codec) -> list[bytes]:
     metadata = b"profile " * 9, b"II*\0exif " * 4, b"<x/>"
     noise = np.random.default_rng(0).integers(0, 2, (18, 20, 3), dtype=np.uint8) * np.uint8(255)
     return [
-        codec.compress(Picture(drawn(20, 25, 1), alpha, *metadata), 60),
-        codec.compress(Picture(noise, None, None, None, None), 100),
-        codec.compress(Picture(drawn(30, 34, 2)[..., :1].copy(), None, None, None, None), 80),
+        codec.compress(Picture(drawn(20, 25, 1), alpha, *metadata), 60, lossless="never"),
+        codec.compress(Picture(noise), 100, lossless="never"),
+        codec.compress(Picture(drawn(30, 34, 2)[..., :1].copy()), 80, lossless="never"),
+        codec.compress(Picture(few_values(drawn(20, 25, 1)), alpha, *metadata), lossless="always"),
+        codec.compress(Picture(few_values(drawn(30, 34, 2)[..., :1])), lossless="always"),
     ]
 
 
@@ -76,7 +78,8 @@ def mutated(data: bytes, random: np.random.Generator) -> bytes:
 def resealed(data: bytes) -> bytes:
     """The same bytes with the container's checksums made to fit, as far as its structure goes."""
     result = bytearray(data)
-    position = _varint(result, _varint(result, 16)[1])[1]
+    fixed = 6 if len(result) > 5 and result[5] & 4 else 16  # without a model, or with one
+    position = _varint(result, _varint(result, fixed)[1])[1]
     result[position : position + 4] = zlib.crc32(result[:position]).to_bytes(4, "little")
     position += 4
     while position < len(result):

@@ -74,6 +74,11 @@ def drawn(height: int, width: int, seed: int) -> NDArray[np.uint8]:
     return np.asarray(picture.clip(0, 255).round(), dtype=np.uint8)
 
 
+def few_values(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The upper four bits alone: what lossless coders like."""
+    return np.bitwise_and(pixels, np.uint8(0xF0))
+
+
 def picture_of(pixels: NDArray[np.uint8], alpha: NDArray[np.uint8] | None = None) -> Picture:
     """Pixels `[h, w, 1 or 3]` as a picture without metadata."""
     return Picture(pixels, alpha, None, None, None)

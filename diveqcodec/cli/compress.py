@@ -22,9 +22,11 @@ from diveqcodec.cli.options import (
     model_option,
     session_options,
 )
+from diveqcodec.cli.tiles import compressed, lossless_options
 from diveqcodec.errors import DiveqError, ImageError
 
 if TYPE_CHECKING:
+    from diveqcodec.encoder import Lossless
     from diveqcodec.image import Picture
     from diveqcodec.zoo import Entry
 
@@ -38,6 +40,7 @@ class _Settings:
     inputs: tuple[str, ...]
     quality: float
     effort: int
+    lossless: Lossless
     metadata: Literal["none", "icc", "all"]
     background: tuple[int, int, int] | None
     is_forced: bool
@@ -63,6 +66,7 @@ class _Settings:
     show_default=True,
     help="1 takes the nearest codewords, 5 weighs them against their bits.",
 )
+@lossless_options
 @model_option
 @click.option(
     "--metadata",
@@ -80,6 +84,7 @@ def command(
     output: str | None,
     quality: float,
     effort: str,
+    lossless: Lossless,
     model: str | None,
     metadata: Literal["none", "icc", "all"],
     background: tuple[int, int, int] | None,
@@ -94,7 +99,7 @@ def command(
     jobs = batch.plan(inputs, sources, output, ".dvq")
     batch.check_json(jobs, session.console)
     settings = _Settings(
-        inputs, quality, int(effort), metadata, background, force, find_model(model)
+        inputs, quality, int(effort), lossless, metadata, background, force, find_model(model)
     )
     status = batch.run(jobs, lambda job: _compress(job, session, settings), session.console)
     session.finish(status)
@@ -105,8 +110,11 @@ def _compress(job: Job, session: Session, settings: _Settings) -> Outcome:
     batch.check(job, settings.is_forced)
     picture = _prepared(_load(job, settings.inputs), settings)
     height, width, channels = picture.pixels.shape
-    codec, loading = session.timed_codec(settings.entry)
-    data = codec.compress(picture, settings.quality, settings.effort)
+    entry, loading = None, 0.0
+    if settings.lossless != "always":
+        entry = settings.entry
+        _, loading = session.timed_codec(entry)
+    data = compressed(session, entry, picture, settings.quality, settings.effort, settings.lossless)
     batch.store(job, data)
     seconds = time.perf_counter() - start - loading
     raw = width * height * (channels + (picture.alpha is not None))
@@ -125,8 +133,8 @@ def _compress(job: Job, session: Session, settings: _Settings) -> Outcome:
         "ratio": ratio,
         "quality": settings.quality,
         "effort": settings.effort,
-        "model": settings.entry.name,
-        "model_id": settings.entry.model_id,
+        "model": None if entry is None else entry.name,
+        "model_id": None if entry is None else entry.model_id,
         "seconds": seconds,
         "notices": list(picture.notices),
     }

@@ -97,9 +97,9 @@ class Console:
     def counter(self, total: int, unit: str) -> Iterator[Callable[[int], None]]:
         """A function to call with how many more of `total` things are done; it moves a bar.
 
-        There is no bar for a single thing, nor where stderr is no terminal.
+        There is no bar for a single thing, below another bar, nor where stderr is no terminal.
         """
-        if total < 2 or self.is_quiet or not sys.stderr.isatty():
+        if total < 2 or self.is_quiet or self._bar is not None or not sys.stderr.isatty():
             yield lambda _more: None
             return
         from tqdm import tqdm

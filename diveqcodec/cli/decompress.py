@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from diveqcodec.bitstream import NO_MODEL
 from diveqcodec.cli import batch, dvq
 from diveqcodec.cli.batch import PICTURE_SUFFIXES, Job, Outcome
 from diveqcodec.cli.console import Misuse
@@ -22,9 +23,11 @@ from diveqcodec.cli.options import (
     model_option,
     session_options,
 )
+from diveqcodec.cli.tiles import crop_options, decompressed
 from diveqcodec.errors import ModelError
 
 if TYPE_CHECKING:
+    from diveqcodec.canvas import Crop
     from diveqcodec.image import Format
     from diveqcodec.zoo import Entry
 
@@ -43,6 +46,8 @@ class _Settings:
 
     inputs: tuple[str, ...]
     format: Format
+    crop: Crop | None
+    is_partial: bool
     background: tuple[int, int, int] | None
     is_forced: bool
     entry: Entry | None
@@ -57,6 +62,7 @@ class _Settings:
     type=click.Choice(list(SUFFIX_OF)),
     help="Of the picture; the default is what -o ends in, else png.",
 )
+@crop_options
 @model_option
 @background_option
 @force_option
@@ -66,6 +72,8 @@ def command(
     inputs: tuple[str, ...],
     output: str | None,
     format_: Format | None,
+    crop: Crop | None,
+    partial: bool,
     model: str | None,
     background: tuple[int, int, int] | None,
     force: bool,
@@ -80,7 +88,7 @@ def command(
     jobs = batch.plan(inputs, sources, output, SUFFIX_OF[chosen])
     batch.check_json(jobs, session.console)
     entry = None if model is None else find_model(model)
-    settings = _Settings(inputs, chosen, background, force, entry)
+    settings = _Settings(inputs, chosen, crop, partial, background, force, entry)
     status = batch.run(jobs, lambda job: _decompress(job, session, settings), session.console)
     session.finish(status)
 
@@ -91,26 +99,27 @@ def _decompress(job: Job, session: Session, settings: _Settings) -> Outcome:
     start = time.perf_counter()
     batch.check(job, settings.is_forced)
     data, header = dvq.read(job.source, settings.inputs, tuple(PICTURE_SUFFIXES))
-    entry = _entry(session, header.model_id, settings.entry)
-    codec, loading = session.timed_codec(entry)
-    picture = codec.decompress(data)
+    entry, loading = None, 0.0
+    if header.model_id != NO_MODEL:
+        entry = _entry(session, header.model_id, settings.entry)
+        _, loading = session.timed_codec(entry)
+    picture = decompressed(session, entry, data, settings.crop, settings.is_partial)
     if settings.background is not None:
         picture = image.flatten(picture, settings.background)
     stream = BytesIO()
-    notices = image.save(picture, stream, settings.format)
+    notices = picture.notices + image.save(picture, stream, settings.format)
     batch.store(job, stream.getvalue())
     seconds = time.perf_counter() - start - loading
-    line = (
-        f"{job.source.name} -> {job.target_name}   {header.width}x{header.height}   {seconds:.2f} s"
-    )
+    height, width = picture.pixels.shape[:2]
+    line = f"{job.source.name} -> {job.target_name}   {width}x{height}   {seconds:.2f} s"
     record = {
         "input": job.source.name,
         "output": job.target_name,
-        "width": header.width,
-        "height": header.height,
+        "width": width,
+        "height": height,
         "format": settings.format,
-        "model": entry.name,
-        "model_id": entry.model_id,
+        "model": None if entry is None else entry.name,
+        "model_id": None if entry is None else entry.model_id,
         "seconds": seconds,
         "notices": list(notices),
     }

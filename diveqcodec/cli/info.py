@@ -10,8 +10,7 @@ from diveqcodec.cli import batch, dvq
 from diveqcodec.cli.batch import Job, Outcome
 from diveqcodec.cli.kinds import DVQ
 from diveqcodec.cli.options import Session, session_options
-
-_GAIN_STEPS = 65535  # model.GAIN_STEPS, which would bring torch along; a test compares them
+from diveqcodec.quality import quality_of
 
 
 @click.command(short_help="Show what .dvq files contain.")
@@ -28,17 +27,13 @@ def command(session: Session, inputs: tuple[str, ...]) -> None:
     session.finish(status)
 
 
-def quality_of(gain_index: int) -> float:
-    """The quality of a gain index, 1 ... 100; the inverse of `codec.gain_index`."""
-    return 1 + 99 * gain_index / _GAIN_STEPS
-
-
 def _info(job: Job, session: Session, inputs: tuple[str, ...]) -> Outcome:
     from diveqcodec import bitstream
 
     data, header = dvq.read(job.source, inputs)
     file = bitstream.read(data)
-    entry = session.installed(header.model_id)
+    needs_model = bitstream.needs_model(file)
+    entry = session.installed(header.model_id) if needs_model else None
     metadata = {
         name: len(content)
         for name, content in (("icc", file.icc), ("exif", file.exif), ("xmp", file.xmp))
@@ -51,15 +46,17 @@ def _info(job: Job, session: Session, inputs: tuple[str, ...]) -> Outcome:
         "height": header.height,
         "is_grey": header.is_grey,
         "has_alpha": header.has_alpha,
-        "quality": round(quality_of(header.gain_index), 2),
-        "gain_index": header.gain_index,
+        "quality": round(quality_of(header.gain_index), 2) if needs_model else None,
+        "gain_index": header.gain_index if needs_model else None,
         "model": None if entry is None else entry.name,
-        "model_id": header.model_id.hex(),
+        "model_id": header.model_id.hex() if needs_model else None,
         "bytes": len(data),
         "bpp": 8 * len(data) / (header.width * header.height),
         "tiles": len(file.tiles),
-        "tile_bytes": sum(len(tile.payload) for tile in file.tiles),
-        "alpha_bytes": sum(len(tile.alpha or b"") for tile in file.tiles),
+        "lossless_tiles": sum(tile is None for tile in file.tiles),
+        "tile_bytes": sum(len(tile.payload) for tile in file.tiles if tile is not None),
+        "alpha_bytes": sum(len(tile.alpha or b"") for tile in file.tiles if tile is not None),
+        "lossless_bytes": sum(len(part.packed) for part in file.lossless),
         "metadata_bytes": metadata,
     }
     line = _line(record)
@@ -74,14 +71,18 @@ def _line(record: dict[str, Any]) -> str:
         colours += " + alpha"
     model = record["model"] or "not installed"
     tiles = "1 tile" if record["tiles"] == 1 else f"{record['tiles']} tiles"
+    if 0 < record["lossless_tiles"] < record["tiles"]:
+        tiles += f" ({record['lossless_tiles']} lossless)"
+    how = ["lossless"]
+    if record["model_id"] is not None:
+        how = [f"quality {record['quality']:g}", f"model {record['model_id']} ({model})"]
     parts = [
         record["input"],
         f"{record['width']}x{record['height']}",
         colours,
         f"{record['bytes']:,} B",
         f"{record['bpp']:.3f} bpp",
-        f"quality {record['quality']:g}",
-        f"model {record['model_id']} ({model})",
+        *how,
         tiles,
         *(f"{name} {size:,} B" for name, size in record["metadata_bytes"].items()),
     ]

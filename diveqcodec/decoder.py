@@ -1,0 +1,166 @@
+"""The bytes of a file to a picture, or to a part of it, tile by tile.
+
+Latents are kept only until the tiles around them are done, so memory does not grow with the
+picture but for its pixels. Knows nothing of files on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diveqcodec import alpha
+from diveqcodec.canvas import Canvas, Crop, crop_area, meets
+from diveqcodec.entropy import Decoder
+from diveqcodec.errors import DamagedError
+from diveqcodec.fixedprior import GRID_BITS
+from diveqcodec.image import Picture
+from diveqcodec.model import STRIDE
+from diveqcodec.parallel import ordered_map
+from diveqcodec.pixelfile import check_front, layout_of, paint_lossless, picture_of
+from diveqcodec.salvage import Salvage, describe
+from diveqcodec.tilecoder import TileCoder, check_crc
+from diveqcodec.windows import Networks, Window, quality_bin_of
+
+Pixels = NDArray[np.uint8]
+
+Progress = Callable[[int, int], None]  # tiles that are done, and all of them
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is wanted of a file.
+
+    Attributes:
+        crop: Left, top, width and height in pixels; None is all.
+        is_partial: Damaged tiles are left grey and told of, instead of an error.
+        progress: Is told of every tile that networks decode.
+        workers: Tiles that are worked on at once.
+    """
+
+    crop: Crop | None = None
+    is_partial: bool = False
+    progress: Progress | None = None
+    workers: int = 1
+
+
+class PictureDecoder:
+    """Decodes one file."""
+
+    def __init__(self, networks: Networks, found: Salvage, wish: Wish) -> None:
+        self.networks, self.found, self.wish = networks, found, wish
+        self.file, self.header = found.file, found.file.header
+        self.area = crop_area(self.header, wish.crop)
+        self.layout = layout_of(self.file)
+        self.lost = set(found.lost)
+        self._latents: dict[int, Tensor] = {}
+        self._uses: dict[int, int] = {}  # how many tiles still wait for a latent
+
+    def run(self) -> Picture:
+        """The picture.
+
+        Raises:
+            DamagedError: a tile that is needed is damaged, and not `is_partial`.
+            ConfigError: the crop leaves the picture.
+        """
+        wish = self.wish
+        check_front(self.found, is_cropped=wish.crop is not None, is_partial=wish.is_partial)
+        canvas = Canvas(self.header, self.area)
+        lost = paint_lossless(self.found, canvas, is_partial=wish.is_partial)
+        self._decode_tiles(canvas)
+        lost |= {index for index in self.lost if meets(self.layout.grid[index], self.area)}
+        return picture_of(canvas, self.file, describe(self.file, lost))
+
+    def _decode_tiles(self, canvas: Canvas) -> None:
+        """Decode and paint what networks have coded of the area."""
+        grid, regions = self.layout.grid, self.layout.regions()
+        wanted = {
+            index: self.networks.window(grid[index], region)
+            for index, region in regions.items()
+            if meets(grid[index], self.area)
+        }
+        needs = {
+            index: [
+                other
+                for other, region in regions.items()
+                if region == regions[index] and meets(grid[other], window.pixels)
+            ]
+            for index, window in wanted.items()
+        }
+        for others in needs.values():
+            for other in others:
+                self._uses[other] = self._uses.get(other, 0) + 1
+        order = sorted(self._uses)
+        pending = sorted(wanted, key=lambda index: max(needs[index]))
+        workers = min(self.wish.workers, len(order))
+        done = 0
+        for index, latent in zip(order, ordered_map(self._latent, order, workers), strict=True):
+            if latent is None:
+                self.lost.add(index)
+            else:
+                self._latents[index], transparency = latent
+                canvas.paint(grid[index], None, transparency)
+            while done < len(pending) and max(needs[pending[done]]) <= index:
+                tile = pending[done]
+                self._paint(canvas, tile, wanted[tile], needs[tile])
+                done += 1
+                if self.wish.progress is not None:
+                    self.wish.progress(done, len(pending))
+
+    @torch.inference_mode()
+    def _latent(self, index: int) -> tuple[Tensor, Pixels | None] | None:
+        """Latent `[h, w, C]` in cells and transparency of a tile; None if it is lost."""
+        tile, data = self.layout.grid[index], self.file.tiles[index]
+        try:
+            if data is None:
+                raise self.found.error or DamagedError(f"damaged: tile {index} is missing")
+            transparency = None
+            if data.alpha is not None:
+                transparency = alpha.unpack_alpha(data.alpha, tile.height, tile.width)
+            decoder = Decoder(data.payload)
+            size = -(-tile.height // STRIDE), -(-tile.width // STRIDE)
+            quality_bin = quality_bin_of(self.networks.model, self.header.gain_index)
+            latent, crc = TileCoder(self.networks.model, decoder, quality_bin, size).run()
+            check_crc(crc, data.index_crc, index)
+            decoder.finish()
+        except DamagedError:
+            if not self.wish.is_partial:
+                raise
+            return None
+        return latent.float() * 2.0**-GRID_BITS, transparency
+
+    @torch.inference_mode()
+    def _paint(self, canvas: Canvas, index: int, window: Window, needs: list[int]) -> None:
+        """Run the synthesis of a tile, and forget the latents that no other tile waits for."""
+        tile, header = self.layout.grid[index], self.header
+        if index not in self.lost:
+            top, left, bottom, right = window.outer
+            cells = torch.zeros(bottom - top, right - left, self.networks.model.config.channels)
+            for other in needs:
+                self._copy(cells, window, other)
+            pixels = self.networks.pixels(cells, window, header.gain_index, is_grey=header.is_grey)
+            canvas.paint(tile, pixels[: tile.height, : tile.width], None)
+        for other in needs:
+            self._uses[other] -= 1
+            if not self._uses[other]:
+                self._latents.pop(other, None)
+
+    def _copy(self, cells: Tensor, window: Window, index: int) -> None:
+        """Put what there is of a tile's latent into that of a window."""
+        latent = self._latents.get(index)
+        if latent is None:
+            return  # lost: zeros
+        tile, (top, left, bottom, right) = self.layout.grid[index], window.outer
+        row, column = tile.y // STRIDE, tile.x // STRIDE
+        height, width = latent.shape[:2]
+        rows = max(top, row), min(bottom, row + height)
+        columns = max(left, column), min(right, column + width)
+        target = cells[rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left]
+        target.copy_(
+            latent[rows[0] - row : rows[1] - row, columns[0] - column : columns[1] - column]
+        )

@@ -1,0 +1,183 @@
+"""A picture to the bytes of a file: which tiles are lossless, and the coding of the others.
+
+A tile that looks drawn is coded both ways. It is lossless if its bits are fewer than what the
+networks' tile costs at the quality asked for: its bits, and its error at the price of the quality.
+So lossless always wins where it is smaller. Knows nothing of files on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diveqcodec import alpha, bitstream, lossless, pixelfile
+from diveqcodec.bitstream import NO_MODEL, Tile, TileData
+from diveqcodec.entropy import Encoder
+from diveqcodec.fixedprior import GRID_BITS
+from diveqcodec.image import Picture
+from diveqcodec.model import STRIDE
+from diveqcodec.parallel import ordered_map
+from diveqcodec.pixelfile import Layout, area_of
+from diveqcodec.quality import lambda_of
+from diveqcodec.regions import close
+from diveqcodec.tilecoder import Tally, TileCoder
+from diveqcodec.windows import Networks, Window, quality_bin_of, seen_pixels
+
+Lossless = Literal["auto", "always", "never"]
+Progress = Callable[[int, int], None]  # tiles that are done, and all of them
+
+_EDGE = STRIDE  # pixels at a tile's inner borders that say little of its error: see `_error`
+_CHUNK_BITS = 8 * 11  # of the container, for a tile
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """How a picture is to be coded.
+
+    Attributes:
+        gain: The gain index.
+        rate: Multiplier of the bits in the assignment of codewords.
+        effort: 1 ... 9, of the search for small lossless tiles.
+        lossless: Which tiles may be, "always" being no matter for networks.
+        tally: Collects ideal bits by part; only with "never".
+        progress: Is told of every tile.
+        workers: Tiles that are worked on at once.
+    """
+
+    gain: int
+    rate: float
+    effort: int
+    lossless: Lossless = "auto"
+    tally: Tally | None = None
+    progress: Progress | None = None
+    workers: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """A tile as the networks code it, and what it costs both ways, in bits."""
+
+    coded: TileData
+    coded_cost: float = 0.0
+    lossless_cost: float = field(default=float("inf"))
+
+
+class PictureEncoder:
+    """Codes one picture."""
+
+    def __init__(self, networks: Networks, picture: Picture, job: Job) -> None:
+        self.networks, self.picture, self.job = networks, picture, job
+        self.model = networks.model
+        self.header = pixelfile.header_of(picture, self.model.model_id, job.gain)
+        self.layout = Layout.of(self.header)
+        self.whole = Tile(0, 0, self.header.width, self.header.height)
+        self._done = 0
+
+    def run(self) -> bytes:
+        """The bytes of the file."""
+        if self.job.lossless != "never" and pixelfile.is_of_one_colour(self.picture):
+            return pixelfile.compress(self.picture)
+        grid, layout, job = self.layout.grid, self.layout, self.job
+        trials = list(ordered_map(self._try, grid, self._workers))
+        if any(trial.lossless_cost < trial.coded_cost for trial in trials):
+            self._choose(trials)
+        regions = layout.regions()
+        again = [
+            (index, region)
+            for index, region in regions.items()
+            if self._window(index, region) != self._window(index, self.whole)
+        ]
+        coded = {index: trials[index].coded for index in regions}
+        results = ordered_map(self._again, again, self._workers)
+        coded |= {index: data for (index, _), data in zip(again, results, strict=True)}
+        parts = pixelfile.pack_tiles(self.picture, layout, job.effort)
+        header = self.header if coded else replace(self.header, model_id=NO_MODEL, gain_index=0)
+        picture, tiles = self.picture, tuple(coded.get(index) for index in range(len(grid)))
+        return bitstream.write(
+            bitstream.DvqFile(header, tiles, picture.icc, picture.exif, picture.xmp, tuple(parts))
+        )
+
+    @property
+    def _workers(self) -> int:
+        return 1 if self.job.tally is not None else min(self.job.workers, len(self.layout.grid))
+
+    def _choose(self, trials: list[_Trial]) -> None:
+        """Decide which tiles are lossless."""
+        shape = self.layout.lossless.shape
+        coded = np.array([trial.coded_cost for trial in trials]).reshape(shape)
+        exact = np.array([trial.lossless_cost for trial in trials]).reshape(shape)
+        chosen = exact < coded
+        extra = np.where(chosen, coded - np.where(chosen, exact, 0), 0)
+        self.layout.lossless[:] = ~close(~chosen, extra, coded)
+
+    @torch.inference_mode()
+    def _try(self, tile: Tile) -> _Trial:
+        """Code a tile by networks and, if it looks drawn, without loss too."""
+        window = self.networks.window(tile, self.whole)
+        coded, latent = self._code(tile, window)
+        trial = _Trial(coded)
+        pixels, transparency = area_of(self.picture, tile)
+        if self.job.lossless == "auto" and lossless.is_drawn(pixels, transparency):
+            bits = 8.0 * (len(coded.payload) + len(coded.alpha or b"")) + _CHUNK_BITS
+            cost = bits + self._price() * self._error(tile, latent)
+            packed = lossless.pack(pixels, transparency, effort=1)
+            trial = _Trial(coded, cost, 8.0 * len(packed) + _CHUNK_BITS)
+        self._advance()
+        return trial
+
+    @torch.inference_mode()
+    def _again(self, job: tuple[int, Tile]) -> TileData:
+        """Code a tile that sees another region than the whole picture."""
+        tile = self.layout.grid[job[0]]
+        return self._code(tile, self._window(*job))[0]
+
+    def _code(self, tile: Tile, window: Window) -> tuple[TileData, Tensor]:
+        """A tile's bytes, and its latent in units of 2^-8 cells."""
+        job = self.job
+        source = self.networks.source(self.picture, window, job.gain, job.rate)
+        encoder = Encoder()
+        quality_bin = quality_bin_of(self.model, job.gain)
+        coder = TileCoder(self.model, encoder, quality_bin, window.size, source, job.tally)
+        latent, crc = coder.run()
+        transparency = area_of(self.picture, tile)[1]
+        packed = None if transparency is None else alpha.pack_alpha(transparency)
+        return TileData(crc, encoder.finish(), packed), latent
+
+    def _error(self, tile: Tile, latent: Tensor) -> float:
+        """Squared error of a coded tile, summed over its pixels, mean of the channels.
+
+        Its neighbours are not known here, and what blocks at its border share with them is
+        missing; so those are left out, and taken to be like the rest.
+        """
+        alone = self.networks.window(tile, tile)
+        is_grey = self.header.is_grey
+        cells = latent.float() * 2.0**-GRID_BITS
+        decoded = self.networks.pixels(cells, alone, self.job.gain, is_grey=is_grey)
+        decoded = decoded[: tile.height, : tile.width]
+        error = np.square(decoded.astype(np.int32) - seen_pixels(self.picture, alone)).mean(axis=2)
+        transparency = area_of(self.picture, tile)[1]
+        if transparency is not None:
+            error = np.where(transparency > 0, error, 0)
+        inside = error[
+            _EDGE * (tile.y > 0) : tile.height - _EDGE * (tile.y + tile.height < self.whole.height),
+            _EDGE * (tile.x > 0) : tile.width - _EDGE * (tile.x + tile.width < self.whole.width),
+        ]
+        total: float = inside.sum() * error.size / inside.size
+        return total
+
+    def _price(self) -> float:
+        """What a squared error of one 8-bit step of one pixel is worth in bits."""
+        return lambda_of(self.model.config.scale.log_gain(self.job.gain))
+
+    def _window(self, index: int, region: Tile) -> Window:
+        return self.networks.window(self.layout.grid[index], region)
+
+    def _advance(self) -> None:
+        self._done += 1
+        if self.job.progress is not None:
+            self.job.progress(self._done, len(self.layout.grid))

@@ -1,0 +1,118 @@
+"""What is whole in a damaged `.dvq` file.
+
+`bitstream.read` refuses a file for one wrong bit, as it should. For those who want what is left,
+this finds every chunk whose checksum is right, wherever it stands, and says which tiles are lost.
+The header must be whole. Knows nothing of what is in a tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from diveqcodec.bitstream import Assembly, DvqFile, parse_header, read, tile_grid
+from diveqcodec.chunks import (
+    METADATA,
+    NAMES,
+    OF_TILES,
+    TILE,
+    parse_chunk,
+    parse_varint,
+)
+from diveqcodec.errors import DamagedError, FormatError
+
+
+@dataclass(frozen=True, slots=True)
+class Salvage:
+    """What was found.
+
+    Attributes:
+        file: With the tiles that are whole.
+        lost: Indices of the tiles that are not there.
+        error: Why the file is not whole; None if it is.
+        is_front_whole: Nothing before the first tile is damaged, so no metadata are lost.
+    """
+
+    file: DvqFile
+    lost: frozenset[int] = frozenset()
+    error: DamagedError | None = None
+    is_front_whole: bool = True
+
+
+def read_what_is_whole(data: bytes) -> Salvage:
+    """As `bitstream.read`, but damage behind the header is told, not raised.
+
+    Raises:
+        FormatError: its header is not whole, or it holds what this program does not know.
+    """
+    try:
+        return Salvage(read(data))
+    except DamagedError as error:
+        found = salvage(data)
+        return replace(found, error=error)
+
+
+def salvage(data: bytes) -> Salvage:
+    """Read all that is whole of a file.
+
+    Raises:
+        FormatError: its header is not whole, or it holds a critical chunk of an unknown type.
+    """
+    header, position = parse_header(data)
+    assembly = Assembly(header)
+    is_front_whole = True
+    while position < len(data) and not assembly.is_whole:
+        try:
+            kind, body, end = parse_chunk(data, position)
+        except DamagedError:
+            is_front_whole &= bool(assembly.taken) or data[position] in OF_TILES
+            position = _next_chunk(data, position + 1, assembly)
+            continue
+        try:
+            _take(assembly, kind, body)
+        except DamagedError:
+            is_front_whole &= bool(assembly.taken) or kind in OF_TILES
+        position = end
+    lost = frozenset(range(assembly.count)) - assembly.taken
+    return Salvage(assembly.file(), lost, is_front_whole=is_front_whole)
+
+
+def describe(file: DvqFile, lost: Iterable[int]) -> tuple[str, ...]:
+    """A notice for every lost tile: which, and where in the picture."""
+    grid = tile_grid(file.header.width, file.header.height)
+    return tuple(
+        f"tile {index} of {len(grid)} is damaged; its {grid[index].width}x{grid[index].height} "
+        f"pixels at {grid[index].x},{grid[index].y} are grey"
+        for index in sorted(lost)
+    )
+
+
+def _take(assembly: Assembly, kind: int, body: bytes) -> None:
+    """Add a whole chunk, giving up tiles before it that are missing."""
+    if kind in OF_TILES:
+        index, _ = parse_varint(body, 0, f"chunk {NAMES[kind]}")
+        if index not in assembly.taken and index < assembly.count:
+            assembly.skip_to(index, keeps_alpha=kind == TILE)
+    assembly.add(kind, body)
+
+
+def _next_chunk(data: bytes, start: int, assembly: Assembly) -> int:
+    """Where the next whole chunk of a tile or of metadata begins, or the end of the data.
+
+    Most positions are refused by their type, length or index, before a checksum is computed.
+    """
+    for position in range(start, len(data)):
+        kind = data[position]
+        if kind not in OF_TILES and kind not in METADATA:
+            continue
+        try:
+            if kind in OF_TILES:
+                _, body = parse_varint(data, position + 1, "a chunk")
+                index, _ = parse_varint(data, body, "a chunk")
+                if index >= assembly.count or index in assembly.taken:
+                    continue
+            parse_chunk(data, position)
+        except FormatError:
+            continue
+        return position
+    return len(data)

@@ -1,0 +1,144 @@
+"""The float networks, run tile by tile: pixels -> latent of a tile, latents -> pixels of a tile.
+
+They see a window around a tile that reaches as far as they look, so that tiles leave no seams.
+A window ends where its region of tiles ends (see `diveqcodec.regions`): networks see a region as a
+picture of its own. Knows nothing of symbols, bytes or files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diveqcodec import alpha
+from diveqcodec.bitstream import Tile
+from diveqcodec.image import Picture
+from diveqcodec.model import STRIDE, pad_to
+from diveqcodec.tilecoder import Source
+from diveqcodec.weights import CodingModel
+
+Box = tuple[int, int, int, int]  # top, left, bottom, right, in positions
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A tile in units of positions, and the window around it that the networks see."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    outer: Box
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of the tile."""
+        return self.height, self.width
+
+    @property
+    def inner(self) -> tuple[slice, slice]:
+        """Where the tile lies in its window."""
+        top, left = self.top - self.outer[0], self.left - self.outer[1]
+        return slice(top, top + self.height), slice(left, left + self.width)
+
+    @property
+    def pixels(self) -> Tile:
+        """The window in pixels; at the picture's end it may reach beyond."""
+        top, left, bottom, right = (side * STRIDE for side in self.outer)
+        return Tile(left, top, right - left, bottom - top)
+
+
+class Networks:
+    """Analysis and synthesis of one model, where and in the precision that they are to run."""
+
+    def __init__(self, model: CodingModel, device: torch.device, dtype: torch.dtype) -> None:
+        self.model, self.device, self.dtype = model, device, dtype
+        self.margin = -(-model.transforms.reach // STRIDE)
+
+    def window(self, tile: Tile, region: Tile) -> Window:
+        """The window around a tile within its region; both in pixels."""
+        top, left, bottom, right = _positions(tile)
+        first_row, first_column, last_row, last_column = _positions(region)
+        margin = self.margin
+        outer = (
+            max(first_row, top - margin),
+            max(first_column, left - margin),
+            min(last_row, bottom + margin),
+            min(last_column, right + margin),
+        )
+        return Window(top, left, bottom - top, right - left, outer)
+
+    def source(self, picture: Picture, window: Window, gain: int, rate: float) -> Source:
+        """Run the analysis for a tile."""
+        x = torch.from_numpy(seen_pixels(picture, window)).to(self.device)
+        x = x.permute(2, 0, 1)[None].float() / 255
+        x = pad_to(x.expand(1, 3, -1, -1), STRIDE).contiguous(memory_format=torch.channels_last)
+        transforms = self.model.transforms
+        log_gain = self._log_gain(gain)
+        with self._autocast():
+            y = transforms.encode_latent(x, log_gain)
+            rows, columns = window.inner
+            y = y[:, :, rows, columns]
+        return Source(_as_rows(y), rate)
+
+    def pixels(
+        self, latent: Tensor, window: Window, gain: int, *, is_grey: bool
+    ) -> NDArray[np.uint8]:
+        """Run synthesis for a tile.
+
+        Args:
+            latent: Of the window, in cells, float32 `[h, w, C]`.
+            window: The tile and where it lies in the window.
+            gain: The gain index.
+            is_grey: One channel, the mean of the three, instead of them.
+
+        Returns:
+            uint8 `[16 h, 16 w, 1 or 3]` of the tile: at the picture's end it may reach beyond.
+        """
+        part = latent.to(self.device).permute(2, 0, 1)[None]
+        part = part.contiguous(memory_format=torch.channels_last)
+        with self._autocast():
+            x = self.model.transforms.decode_latent(part, self._log_gain(gain))
+        rows, columns = (slice(s.start * STRIDE, s.stop * STRIDE) for s in window.inner)
+        colours = x[0, :, rows, columns].permute(1, 2, 0) * 255
+        if is_grey:
+            colours = colours.mean(2, keepdim=True)
+        result: NDArray[np.uint8] = colours.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+        return result
+
+    def _log_gain(self, gain: int) -> Tensor:
+        return torch.tensor([self.model.config.scale.log_gain(gain)], device=self.device)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        enabled = self.dtype != torch.float32
+        return torch.autocast(self.device.type, self.dtype, enabled=enabled)
+
+
+def quality_bin_of(model: CodingModel, gain: int) -> int:
+    """The row of the prior's tables that depend on the quality."""
+    return model.config.scale.bin(gain)
+
+
+def seen_pixels(picture: Picture, window: Window) -> NDArray[np.uint8]:
+    """A copy of the pixels of a window, smooth ones where transparency hides them."""
+    area = window.pixels
+    rows, columns = slice(area.y, area.y + area.height), slice(area.x, area.x + area.width)
+    seen = picture.pixels[rows, columns].copy()  # torch wants to own what it reads
+    return seen if picture.alpha is None else alpha.fill_hidden(seen, picture.alpha[rows, columns])
+
+
+def _positions(part: Tile) -> Box:
+    """A rectangle of whole tiles in positions."""
+    bottom, right = part.y + part.height, part.x + part.width
+    return part.y // STRIDE, part.x // STRIDE, -(-bottom // STRIDE), -(-right // STRIDE)
+
+
+def _as_rows(grid: Tensor) -> Tensor:
+    """`[1, C, h, w]` to float32 `[h, w, C]` on the CPU, where the exact part runs."""
+    return grid[0].permute(1, 2, 0).float().contiguous().cpu()
