@@ -6,9 +6,11 @@ Knows nothing of files on disk, nor of the command line.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
-from diveqcodec import bitstream, pixelfile
+from diveqcodec import bitstream, pixelfile, zoo
 from diveqcodec.canvas import Crop
 from diveqcodec.decoder import PictureDecoder, Wish
 from diveqcodec.encoder import Job, Lossless, PictureEncoder, Progress
@@ -47,6 +49,16 @@ class Codec:
         self.device = device or torch.device("cpu")
         self.networks = networks or fast_dtype(self.device)
         self.workers = workers or torch.get_num_threads()
+
+    @classmethod
+    def load(cls, reference: str | Path | None = None, device: str | torch.device = "cpu") -> Codec:
+        """The codec of installed weights: a name, an id or a path; the default model if None.
+
+        Raises:
+            ModelError: not found, or damaged.
+        """
+        device = torch.device(device)
+        return cls(zoo.load(reference, device), device)
 
     @property
     def name(self) -> str:

@@ -24,7 +24,13 @@ STOREYS = (  # from the ground up
     {"windows"},
     {"encoder", "decoder"},
     {"codec"},
-    {"train", "evaluate", "pillow", ""},  # "" is diveqcodec/__init__.py: it names things lazily
+    {
+        "api",
+        "train",
+        "evaluate",
+        "pillow",
+        "",
+    },  # "" is diveqcodec/__init__.py: it names things lazily
     {"cli"},
 )
 FLOORS = {name: floor for floor, names in enumerate(STOREYS) for name in names}

@@ -1,0 +1,133 @@
+"""The face of the package: pictures to bytes and back in one call each.
+
+Weights are loaded once and kept. Safe to be called from several threads. Knows no files but those
+it is given to read.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from diveqcodec import bitstream, image, pixelfile, zoo
+from diveqcodec.codec import DEFAULT_EFFORT, Codec
+from diveqcodec.errors import ConfigError, ModelError
+from diveqcodec.image import Picture
+from diveqcodec.quality import DEFAULT_QUALITY
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from diveqcodec.canvas import Crop
+    from diveqcodec.encoder import Lossless
+
+_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # of PIL that PNG keeps
+_MOST = 4  # codecs that are kept loaded
+
+_codecs: dict[tuple[Path, str], Codec] = {}
+_lock = threading.Lock()
+
+
+def compress(
+    source: str | Path | Image.Image | NDArray[np.uint8] | Picture,
+    quality: float = DEFAULT_QUALITY,
+    *,
+    effort: int = DEFAULT_EFFORT,
+    lossless: Lossless = "auto",
+    model: str | Path | None = None,
+    device: str | torch.device = "cpu",
+) -> bytes:
+    """Compress a picture to the bytes of a `.dvq` file.
+
+    Args:
+        source: path of a picture file, an image of Pillow's, pixels uint8 `[H, W]` or
+            `[H, W, 1, 3 or 4]` (sRGB, the fourth one transparency), or a `Picture`.
+        quality: 1 (smallest) to 100 (best).
+        effort: as `Codec.compress`.
+        lossless: as `Codec.compress`.
+        model: name, id or path of weights; the default model if None.
+        device: where networks run.
+
+    Raises:
+        DiveqError: one line that says what is wrong and what to do.
+    """
+    picture = _picture(source)
+    if lossless == "always":
+        return pixelfile.compress(picture, effort)
+    return _codec(zoo.find(model).path, device).compress(
+        picture, quality, effort, lossless=lossless
+    )
+
+
+def decompress(
+    data: bytes, *, crop: Crop | None = None, device: str | torch.device = "cpu"
+) -> Picture:
+    """Decompress the bytes of a `.dvq` file with the model that it names.
+
+    Args:
+        data: all bytes of the file.
+        crop: left, top, width and height of a part; only the tiles that it needs are decoded.
+        device: where networks run.
+
+    Raises:
+        DiveqError: damaged, or coded with a model that is not installed.
+    """
+    file = bitstream.read(data)
+    if not bitstream.needs_model(file):
+        return pixelfile.decompress(data, crop)
+    entry = zoo.by_id(file.header.model_id)
+    if entry is None:
+        raise ModelError(
+            f"needs model {file.header.model_id.hex()}, which is not installed; install it with: "
+            "diveq models --import PATH"
+        )
+    return _codec(entry.path, device).decompress(data, crop=crop)
+
+
+def _codec(path: Path, device: str | torch.device) -> Codec:
+    """The codec of a weights file, loaded once."""
+    key = path.resolve(), str(device)
+    with _lock:
+        if key not in _codecs:
+            if len(_codecs) == _MOST:
+                del _codecs[next(iter(_codecs))]
+            _codecs[key] = Codec.load(path, device)
+        return _codecs[key]
+
+
+def _picture(source: Any) -> Picture:
+    if isinstance(source, Picture):
+        return source
+    if isinstance(source, (str, Path)):
+        return image.load(Path(source))
+    if isinstance(source, np.ndarray):
+        source = _image_of(source)
+    if not isinstance(source, Image.Image):
+        raise ConfigError(
+            f"cannot compress a {type(source).__name__}: give a path, an image of Pillow's, "
+            "or an array of pixels"
+        )
+    if source.mode not in _MODES:
+        source = source.convert("RGBA" if source.has_transparency_data else "RGB")
+    kept = {key: source.info.get(key) for key in ("icc_profile", "exif")}
+    stream = io.BytesIO()
+    source.save(stream, "png", compress_level=0, **{k: v for k, v in kept.items() if v})
+    stream.seek(0)
+    return image.load(stream, name="image")
+
+
+def _image_of(pixels: NDArray[Any]) -> Image.Image:
+    shape = pixels.shape
+    fits = pixels.dtype == np.uint8 and 0 not in shape
+    if not fits or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4))):
+        raise ConfigError(
+            f"pixels of type {pixels.dtype} and shape {list(shape)}: must be uint8 [H, W] or "
+            "[H, W, 1, 3 or 4]"
+        )
+    return Image.fromarray(pixels[:, :, 0] if len(shape) == 3 and shape[2] == 1 else pixels)
