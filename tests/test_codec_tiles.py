@@ -17,7 +17,7 @@ from tests.tiny import drawn, picture_of
 
 @pytest.fixture(scope="module")
 def codec() -> Codec:
-    model = weights.load(GOLDEN / "second" / "tiny.safetensors")
+    model = weights.load(GOLDEN / "tiny.safetensors")
     return Codec(model, networks=torch.float32, workers=1)
 
 
