@@ -1,7 +1,7 @@
 """The linear layers of the prior, listed once: what is trained, exported, checked and run exactly.
 
 A new context is a line here, one in the float prior (`prior.SliceNet.matrices`) and one in the
-exact one. Needs no torch.
+exact one.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def _evaluate(
         error = (model.decode_latent(y_hat, log_gain) - x).square().sum() / x.shape[1]
         cost = bits.sum() + rate * error
         (gradient,) = torch.autograd.grad(cost, y)
-    return float(cost), y_hat.detach(), gradient
+    return float(cost.detach()), y_hat.detach(), gradient
 
 
 class _Straight(Recorder):

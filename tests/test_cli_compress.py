@@ -11,6 +11,7 @@ from diveqcodec import bitstream, codec
 from diveqcodec.cli import compress
 from diveqcodec.codec import Codec
 from diveqcodec.image import Picture
+from diveqcodec.quality import DEFAULT_QUALITY
 from tests.commands import diveq, draw, errors, install_tiny, opened
 
 
@@ -63,7 +64,7 @@ def test_quality_and_effort_change_the_file() -> None:
 def test_options_are_those_that_the_codec_has() -> None:
     assert tuple(map(int, compress.EFFORTS)) == tuple(codec.EFFORTS)
     options = {option.name: option.default for option in compress.command.params}
-    assert options["quality"] == codec.DEFAULT_QUALITY
+    assert options["quality"] == DEFAULT_QUALITY
     assert options["effort"] == str(codec.DEFAULT_EFFORT)
     text = diveq("compress", "-h").stdout
     for absent in ("--target", "--crop", "mps", "jxl"):

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from diveqcodec import codec
+from diveqcodec import quality as scale
 from diveqcodec.cli.info import quality_of
 from tests.commands import diveq, draw, errors, install_tiny
 
@@ -17,7 +17,7 @@ def _sandbox(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("quality", [1, 2, 33.3, 50, 99, 100])
 def test_quality_is_that_of_compress(quality: float) -> None:
-    assert quality_of(codec.gain_index(quality)) == pytest.approx(quality, abs=1e-3)
+    assert quality_of(scale.gain_index(quality)) == pytest.approx(quality, abs=1e-3)
 
 
 def test_info_of_a_file() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from diveqcodec import zoo
 from diveqcodec.train import loop
+from diveqcodec.train.basis import cosine_basis
 from diveqcodec.train.config import to_toml
 from diveqcodec.train.loop import Trainer
 from tests.commands import diveq, errors, install_tiny, opened
@@ -21,7 +22,7 @@ from tests.training import draw_pictures
 def _sandbox(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     install_tiny(monkeypatch, tmp_path)
     monkeypatch.chdir(tmp_path)
-    few = functools.partial(loop.cosine_basis, blocks=1000)
+    few = functools.partial(cosine_basis, blocks=1000)
     monkeypatch.setattr(loop, "cosine_basis", few)  # the default takes a second
     draw_pictures(Path("photos"))
     Path("tiny.toml").write_text(to_toml(tiny_config(steps=4)))

@@ -100,9 +100,12 @@ def test_optional_slices_left_out_are_zero_and_free(monkeypatch: pytest.MonkeyPa
     model, _ = trained(TINY, 2)
     x, lam = torch.rand(2, 3, 64, 64), torch.tensor([0.1, 0.5])
     latents: list[torch.Tensor] = []
-    monkeypatch.setattr(
-        DvqModel, "decode_latent", lambda self, y_hat, _: latents.append(y_hat) or x
-    )
+
+    def kept(self: DvqModel, y_hat: torch.Tensor, log_gain: torch.Tensor) -> torch.Tensor:
+        latents.append(y_hat)
+        return x
+
+    monkeypatch.setattr(DvqModel, "decode_latent", kept)
     with torch.no_grad():
         coded = model(x, lam)
         monkeypatch.setattr(

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from diveqcodec.quality import RATE
 from diveqcodec.quantize.search import (
     ESCAPE_LENGTHS,
     GRID,
-    RATE,
     Moments,
     choose,
     choose_pair,

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from diveqcodec.errors import TrainingError
@@ -165,7 +166,9 @@ def test_a_share_of_the_crops_is_a_part_of_all(tmp_path: Path) -> None:
     assert len(whole.flatten(1).unique(dim=0)) == 4
 
 
-def shares(values: torch.Tensor, low: float, high: float, config: DataConfig) -> np.ndarray:
+def shares(
+    values: torch.Tensor, low: float, high: float, config: DataConfig
+) -> NDArray[np.float64]:
     """Where trade-offs stand in their distribution, 0 ... 1."""
     logs = np.log(values.double().numpy())
     if low < config.knee < high and config.above:

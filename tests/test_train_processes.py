@@ -43,8 +43,8 @@ def test_gradients_are_one_tensor() -> None:
     twin = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 2, 3))
     twin.append(torch.nn.Linear(5, 5))
     twin.load_state_dict(model.state_dict())
-    twin[1].bias.requires_grad_(False)  # type: ignore[union-attr]
-    model[1].bias.requires_grad_(False)  # type: ignore[union-attr]
+    twin[1].bias.requires_grad_(False)
+    model[1].bias.requires_grad_(False)
     gradients = Gradients(model.parameters(), torch.float32)
     for _ in range(2):  # the second step does not remember the first
         gradients.clear()
@@ -87,7 +87,8 @@ def test_gradients_are_averaged_in_the_type_of_their_exchange(exchange: torch.dt
 
 def trainer_of(processes: Processes, folder: Path) -> Trainer:
     """Four crops a step, all decoded by the networks; float32, so that sums are comparable."""
-    prior.fast_dtype = loop.fast_dtype = lambda _device: torch.float32  # type: ignore[assignment]
+    for module in (prior, loop):
+        setattr(module, "fast_dtype", lambda _device: torch.float32)  # noqa: B010
     torch.set_num_threads(1)
     optim = {"linear": 0.0, "networks_share": 1.0, "exchange": "float32"}
     config = tiny_config(8, optim=optim, quantizer={"gradient": "soft"})

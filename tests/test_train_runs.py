@@ -512,8 +512,10 @@ def test_the_first_step_after_init_is_that_of_the_imported_model(
     assert resolved.model == TINY
 
 
-SMALL = ("data.crop=64", "data.batch=2", "optim.warmup=2", "data.validation=2")
-SMALL = (*SMALL, "optim.networks_share=1.0")
+SMALL = (
+    *("data.crop=64", "data.batch=2", "data.validation=2"),
+    *("optim.warmup=2", "optim.networks_share=1.0"),
+)
 
 
 def test_init_refuses_what_does_not_fit(finished: Path, dataset: Path, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ TINY = ModelConfig(
     quality_bins=8,
     lambda_min=0.0001,
 )
-IN_FOURS = {"group": 4, "slices": (1, 3, 2)}  # the same channels in groups of four
+IN_FOURS: dict[str, Any] = {"group": 4, "slices": (1, 3, 2)}  # the same channels in groups of four
 
 
 def drawn(height: int, width: int, seed: int) -> NDArray[np.uint8]:
@@ -92,8 +92,9 @@ def tiny_config(
     **other: Any,
 ) -> TrainConfig:
     """A run of the tiny model on small crops."""
+    sections: dict[str, Any] = {"model": TINY, "data": DataConfig(crop=64, batch=2, validation=2)}
     return TrainConfig(
-        **{"model": TINY, "data": DataConfig(crop=64, batch=2, validation=2)} | other,
+        **sections | other,
         optim=OptimConfig(steps=steps, **{"warmup": 2} | (optim or {})),
         quantizer=QuantizerConfig(**{"refresh": 2} | (quantizer or {})),
         log=LogConfig(**{"every": 2, "validate_every": 1000, "samples": 2} | (log or {})),

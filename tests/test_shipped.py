@@ -1,0 +1,82 @@
+"""The newest shipped weights, on the sample pictures: what is promised of them holds."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from diveqcodec import image, weights, zoo
+from diveqcodec.codec import Codec
+from diveqcodec.train.exporting import compare
+from tests.coders import decoded_tiles, rewritten
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLES = sorted((ROOT / "sample_images").glob("*.png"))
+
+
+def newest() -> Path:
+    """By the number in its name."""
+    found = (ROOT / "models").glob("diveq-*.safetensors")
+    return max(found, key=lambda path: int(path.stem.rpartition("-")[2]))
+
+
+@pytest.fixture(scope="module")
+def codec() -> Codec:
+    return Codec(weights.load(newest()), networks=torch.float32)
+
+
+def test_the_newest_weights_are_the_default(codec: Codec) -> None:
+    assert codec.name == zoo.DEFAULT
+    text = (ROOT / "models" / "README.md").read_text("utf-8")
+    assert codec.model.model_id.hex() in text
+    assert codec.model.model_id.hex() in (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
+def test_rate_and_quality_rise_together(codec: Codec, path: Path) -> None:
+    picture = image.load(path)
+    points = []
+    for quality in (1, 20, 50, 80, 100):
+        data = codec.compress(picture, quality)
+        assert rewritten(codec, data) == data
+        decoded = codec.decompress(data).pixels.astype(float)
+        mse = np.square(decoded - picture.pixels).mean()
+        points.append((len(data), 10 * math.log10(255**2 / mse)))
+    assert points == sorted(points)
+    assert [p for _, p in points] == sorted(p for _, p in points)
+    assert points[0][1] > 20
+    assert points[-1][1] > 40
+
+
+def test_low_rates_leave_slices_out_and_high_ones_do_not(codec: Codec) -> None:
+    if not codec.model.config.optional_slices:
+        raise AssertionError("the shipped structure has optional slices")
+    picture = image.load(SAMPLES[0])
+    low, high = (
+        [
+            bit
+            for tile in decoded_tiles(codec, codec.compress(picture, q))
+            for bit in tile.calls.optional()
+        ]
+        for q in (1, 100)
+    )
+    assert not all(low)
+    assert all(high)
+
+
+@pytest.mark.parametrize("quality", [20, 50, 80])
+def test_integers_cost_no_more_than_the_floats_that_were_trained(
+    codec: Codec, quality: float
+) -> None:
+    model, _ = weights.load_for_training(newest())
+    crops = []
+    for path in SAMPLES[:2]:
+        pixels = torch.from_numpy(image.load(path).pixels.copy()).permute(2, 0, 1)
+        top, left = ((side - 256) // 2 for side in pixels.shape[1:])
+        crops.append(pixels[:, top : top + 256, left : left + 256].contiguous())
+    check = compare(model.eval(), codec, crops, quality)
+    assert abs(check.excess) < 0.01
