@@ -26,9 +26,9 @@ from diveqcodec.codec import Codec
 from diveqcodec.errors import DiveqError
 from diveqcodec.evaluate.anchors import anchor
 from diveqcodec.evaluate.bdrate import bd_rate
-from diveqcodec.evaluate.choices import ANCHORS, QUALITIES
 from diveqcodec.evaluate.curves import Curve, published_curves, read_curve
-from diveqcodec.evaluate.ours import Measured
+from diveqcodec.evaluate.dvq import DvqCodec
+from diveqcodec.evaluate.offered import ANCHORS, QUALITIES
 from diveqcodec.evaluate.plot import PlotOptions, plot_curves
 from diveqcodec.evaluate.report import results_json
 from diveqcodec.evaluate.run import ImageCodec, Row, evaluate
@@ -53,7 +53,7 @@ def measure(folder: Path, names: Sequence[str], target: Path) -> None:
     for name in names:
         codec: ImageCodec
         if name == OURS:
-            codec = Measured(Codec(zoo.load()))
+            codec = DvqCodec(Codec(zoo.load()))
             codec.name = OURS
             qualities: Sequence[float] = QUALITIES
         else:

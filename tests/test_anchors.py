@@ -3,7 +3,7 @@ import pytest
 from PIL import features
 
 from diveqcodec.errors import ConfigError, DiveqError
-from diveqcodec.evaluate import anchors, choices
+from diveqcodec.evaluate import anchors, offered
 from diveqcodec.evaluate.anchors import ANCHORS, anchor
 from diveqcodec.evaluate.metrics import Pixels, psnr
 from diveqcodec.image import Picture
@@ -82,7 +82,7 @@ def test_bytes_of_another_format(codec: anchors.Anchor) -> None:
 
 
 def test_the_names_offered_are_those_that_exist() -> None:
-    assert tuple(ANCHORS) == choices.ANCHORS
+    assert tuple(ANCHORS) == offered.ANCHORS
 
 
 def test_unknown_anchor() -> None:

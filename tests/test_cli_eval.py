@@ -1,6 +1,7 @@
 import csv
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,6 @@ def _sandbox(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_results_as_table_json_csv_plot_and_pictures() -> None:
-    pytest.importorskip("matplotlib")
-    pytest.importorskip("scipy")
     files = ("-o", "r.json", "--csv", "r.csv", "--plot", "r.png", "--save-images", "decoded")
     result = diveq("eval", "set", "-q", "20,60,90", "--anchor", "jpeg", "--parts", *files)
     assert result.exit_code == 0, result.output
@@ -81,7 +80,6 @@ def test_wrong_usage_is_seen_before_any_work(arguments: tuple[str, ...]) -> None
 
 
 def test_published_curves_and_files_are_anchors_too() -> None:
-    pytest.importorskip("scipy")
     first = diveq("eval", "set/a.png", "-q", "20,60,90", "-o", "r.json")
     assert first.exit_code == 0
     assert json.loads(Path("r.json").read_text())["rows"][0]["parts"] == {}
@@ -113,8 +111,6 @@ def test_unknown_curve_names_the_known_ones() -> None:
 
 
 def test_published_curves_are_told_from_measured_codecs() -> None:
-    pytest.importorskip("matplotlib")
-    pytest.importorskip("scipy")
     diveq("eval", "set", "-q", "20,60,90", "-o", "r.json")
     others = ("--anchor", "webp", "--curve", "webp", "--curve", "r.json")
     result = diveq("eval", "set", "-q", "20,60,90", *others, "--plot", "r.svg")
@@ -129,8 +125,6 @@ def test_published_curves_are_told_from_measured_codecs() -> None:
 
 @with_compressai
 def test_learned_baselines_are_measured_like_anchors() -> None:
-    pytest.importorskip("matplotlib")
-    pytest.importorskip("scipy")
     weights = [save_checkpoint(Path(f"w{seed}.pth.tar"), seed) for seed in (3, 4)]
     baselines = [
         f"--baseline={ARCHITECTURE}:{q}={path}" for q, path in zip((5, 2), weights, strict=True)
@@ -178,7 +172,6 @@ def test_existing_results_of_a_baseline_are_refused() -> None:
 
 
 def test_a_bad_picture_is_named_and_left_out_of_everything() -> None:
-    pytest.importorskip("scipy")
     shutil.copytree("set", "good")
     Path("set/c.png").write_bytes(Path("good/a.png").read_bytes()[:-60])
     draw(Path("set/wide.png"), size=(16400, 1))  # beyond what WebP can have, but not us
@@ -219,3 +212,20 @@ def test_existing_results_are_refused_before_any_work() -> None:
     result = diveq("eval", "nope", "-o", "r.json", "--anchor", "webp")
     assert errors(result) == ["Error: r.webp.json: already exists; use -f to overwrite"]
     assert Path("r.webp.json").read_text() == "precious"
+
+
+def test_only_what_the_installation_brings_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MS-SSIM and BD-rates too: those libraries are only oracles of tests."""
+    for name in ("compressai", "pytorch_msssim", "scipy", "torchvision"):
+        for module in [name, *(one for one in sys.modules if one.startswith(f"{name}."))]:
+            monkeypatch.setitem(sys.modules, module, None)
+    draw(Path("wide/a.png"), size=(168, 170))
+    result = diveq(
+        *("eval", "wide", "-q", "20,60,90", "--anchor", "webp", "--curve", "vtm"),
+        *("--plot", "rd.png", "-o", "r.json"),
+    )
+    assert (result.exit_code, errors(result)) == (0, []), result.output
+    assert all(
+        0 < value < 1 for value in json.loads(Path("r.json").read_text())["results"]["ms-ssim-rgb"]
+    )
+    assert opened("rd.png").width > 500

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "diveqcodec"
 STOREYS = (  # from the ground up
     {"errors"},
-    {"alpha", "bitstream", "config", "entropy", "image", "layers", "passes"},
+    {"alpha", "bitstream", "config", "entropy", "image", "layers", "passes", "ssim"},
     {"quantize"},
     {"prior", "transform", "blocktransform"},
     {"model", "fixedprior"},

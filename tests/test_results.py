@@ -8,11 +8,9 @@ from pathlib import Path
 import pytest
 
 from diveqcodec.errors import DiveqError
-from diveqcodec.evaluate.choices import ANCHORS, QUALITIES
+from diveqcodec.evaluate.offered import ANCHORS, QUALITIES
 from scripts import results
 from tests.commands import draw, install_tiny, opened
-
-pytest.importorskip("scipy")
 
 
 @pytest.fixture
@@ -81,7 +79,6 @@ def test_what_makes_no_table(readme: Path, files: Path) -> None:
 
 
 def test_the_plot_is_written_twice(files: Path) -> None:
-    pytest.importorskip("matplotlib")
     results.plot(files)
     assert opened(files / "kodak.png").width > 1000
     text = (files / "kodak.svg").read_text("utf-8")

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from diveqcodec.model import DvqModel, Output, SliceStatistics
+from diveqcodec.ssim import ms_ssim
 from diveqcodec.train import data, loop
 from diveqcodec.train.config import DataConfig, LossConfig, TrainConfig
-from diveqcodec.train.loss import MS_SSIM_SCALE, balanced, ms_ssim
+from diveqcodec.train.loss import MS_SSIM_SCALE, balanced
 from diveqcodec.train.statistics import Interval, summary
 from diveqcodec.train.validation import Validation
 from tests.training import TINY, draw_pictures, tiny_config

@@ -22,7 +22,7 @@ from diveqcodec.cli.options import (
     session_options,
 )
 from diveqcodec.errors import ConfigError, DiveqError
-from diveqcodec.evaluate.choices import ANCHORS, PLOT_SUFFIXES, QUALITIES
+from diveqcodec.evaluate.offered import ANCHORS, PLOT_SUFFIXES, QUALITIES
 
 if TYPE_CHECKING:
     from diveqcodec.evaluate.baselines import LearnedBaseline
@@ -195,7 +195,7 @@ def command(
 
     Rates are sizes of files on disk, and distortions those of pictures decoded from them. The table
     has means over the pictures; one that cannot be read or coded is named and left out of all of
-    them. Needs pip install 'diveqcodec[eval]'.
+    them.
     """
     outputs = _Outputs(output, csv, plot, save_images)
     anchors = tuple(dict.fromkeys(anchors))
@@ -203,9 +203,9 @@ def command(
     entry = find_model(model)
     files = _pictures(session, dataset)
     from diveqcodec.evaluate.anchors import anchor
-    from diveqcodec.evaluate.ours import Measured, MeasuredByPart
+    from diveqcodec.evaluate.dvq import DvqCodec, DvqCodecByPart
 
-    ours = (MeasuredByPart if parts else Measured)(session.codec(entry))
+    ours = (DvqCodecByPart if parts else DvqCodec)(session.codec(entry))
     known = _told_apart(curves, [ours.name, *anchors, *baselines])
     trials = [_Trial(ours, qualities, outputs.images)]
     trials += [_Trial(one, one.qualities) for one in map(anchor, anchors)]

@@ -11,11 +11,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 from diveqcodec.errors import DiveqError
+from diveqcodec.evaluate import pchip
 from diveqcodec.evaluate.curves import Curve, Metric
-from diveqcodec.evaluate.extra import import_extra
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ def bd_rate(
     series = [_rising(curve, metric) for curve in (tested, anchor)]
     spans = [(one.name, one.distortion[0], one.distortion[-1]) for one in series]
     low, high = _common_range(spans, over)
-    means = [_mean(one.distortion, one.log_rate, low, high) for one in series]
+    means = [pchip.mean(one.distortion, one.log_rate, low, high) for one in series]
     return Delta(100 * math.expm1(means[0] - means[1]), low, high)
 
 
@@ -112,10 +111,3 @@ def _common_range(
         covered = ", ".join(f"{name} {start:.2f}-{end:.2f} dB" for name, start, end in spans)
         raise DiveqError(f"the curves do not overlap: {covered}")
     return low, high
-
-
-def _mean(x: Sequence[float], y: Sequence[float], low: float, high: float) -> float:
-    """Mean of the PCHIP interpolant of y(x) over [low, high], by its exact integral."""
-    interpolate: Any = import_extra("scipy.interpolate")
-    interpolant = interpolate.PchipInterpolator(x, y)
-    return float(interpolant.integrate(low, high)) / (high - low)

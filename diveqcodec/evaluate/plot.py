@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from diveqcodec.errors import DiveqError
-from diveqcodec.evaluate.choices import PLOT_SUFFIXES
 from diveqcodec.evaluate.curves import Curve, Metric
-from diveqcodec.evaluate.extra import import_extra
+from diveqcodec.evaluate.libraries import import_library
+from diveqcodec.evaluate.offered import PLOT_SUFFIXES
 
 log = logging.getLogger(__name__)
 
@@ -103,8 +103,8 @@ def plot_curves(curves: Sequence[Curve], path: Path, options: PlotOptions | None
     for curve in curves:
         if all(curve is not one[0] for one in shown):
             log.warning("%s: not in the plot, for it has nothing where it is drawn", curve.name)
-    figures: Any = import_extra("matplotlib.figure")
-    matplotlib: Any = import_extra("matplotlib")
+    figures: Any = import_library("matplotlib.figure", "matplotlib")
+    matplotlib: Any = import_library("matplotlib", "matplotlib")
     # Text stays text, and the same curves give the same file.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "diveqcodec"}):
         figure = figures.Figure(figsize=(8, 5.2), layout="constrained")

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from diveqcodec.image import Picture
 
 
-class Measured:
+class DvqCodec:
     """A codec with suffix and description."""
 
     suffix = ".dvq"
@@ -28,7 +28,7 @@ class Measured:
         return self._codec.decompress(data)
 
 
-class MeasuredByPart(Measured):
+class DvqCodecByPart(DvqCodec):
     """The same with bits by part, for which every file is decoded once more."""
 
     def parts(self, data: bytes) -> dict[str, int]:

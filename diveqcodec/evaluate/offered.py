@@ -1,4 +1,4 @@
-"""What can be asked of an evaluation, by name: anchors, qualities, kinds of plots.
+"""What an evaluation offers, by name: anchors, qualities, kinds of plots.
 
 Imports nothing, so that `diveq --help` and completion may list it at once.
 """
