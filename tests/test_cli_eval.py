@@ -121,6 +121,7 @@ def test_published_curves_are_told_from_measured_codecs() -> None:
     result = diveq("eval", "set", "-q", "20,60,90", *others, "--plot", "r.svg")
     assert result.exit_code == 0, result.output
     names = {"webp", "webp (published)", "diveq-2 (r.json)"}
+    assert "Note: webp (published): is of Kodak's 24 pictures" in result.stderr
     table = result.stdout[result.stdout.index("anchor ") :].splitlines()[1:4]
     assert {line.partition("  ")[0] for line in table} == names
     text = Path("r.svg").read_text("utf-8")

@@ -206,6 +206,7 @@ slider.dispatchEvent(new Event("input"));
 seen.after = getComputedStyle(stages[0].querySelector(".right")).clipPath;
 var select = document.querySelector("select");
 seen.choices = Array.from(select.options).map(function (option) { return option.text; });
+seen.beside = document.querySelectorAll("select")[1].value;
 select.value = 0;
 select.dispatchEvent(new Event("change"));
 seen.left = document.querySelector(".says span").textContent;
@@ -258,7 +259,7 @@ def test_it_works_in_a_browser(page: str, tmp_path: Path) -> None:
     assert seen["viewers"] == 3  # two crops of the large picture, one of the small
     assert (seen["before"], seen["after"]) == ("inset(0px 0px 0px 50%)", "inset(0px 0px 0px 20%)")
     assert seen["choices"] == ["original", "webp", "jpeg"]
-    assert seen["left"] == "original"
+    assert (seen["left"], seen["beside"]) == ("original", "2")
     assert seen["rising"] == sorted(seen["rising"])
     assert seen["falling"] == sorted(seen["rising"], reverse=True)
     # one plot, for a small picture leaves no MS-SSIM, and both sides of every viewer

@@ -18,6 +18,8 @@ from diveqcodec.evaluate.results import Results
 
 log = logging.getLogger(__name__)
 
+_PUBLISHED = " (published)"  # at the end of such a curve's name
+
 Range = tuple[float, float]
 Rival = Results | Curve  # what a codec is compared with: curves have no pictures of their own
 
@@ -112,15 +114,18 @@ def known_rivals(references: Sequence[str], measured: Sequence[str]) -> list[Riv
 
 def warn_of_other_pictures(tested: Results, rivals: Sequence[Rival]) -> None:
     """Log a warning for results of other pictures: their means do not compare."""
+    is_kodak = len(tested.images) == 24 and all("kodim" in image for image in tested.images)
     for rival in rivals:
         if isinstance(rival, Results) and set(rival.images) != set(tested.images):
             log.warning("%s: was not measured on the same pictures", rival.name)
+        elif rival.name.endswith(_PUBLISHED) and not is_kodak:
+            log.warning("%s: is of Kodak's 24 pictures, which these are not", rival.name)
 
 
 def _find(reference: str) -> Rival:
     published = published_curves()
     if reference in published:
-        return replace(published[reference], name=f"{reference} (published)")
+        return replace(published[reference], name=reference + _PUBLISHED)
     path = Path(reference)
     if not path.exists():
         known = ", ".join(published)

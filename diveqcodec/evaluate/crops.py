@@ -57,6 +57,7 @@ class Crop:
         width: `SIDE`, or that of a smaller picture.
         height: The same.
         title: Why it was chosen.
+        rival: The place in `Comparable.coded` of the codec it was chosen beside; None if alone.
         original: The square as PNG.
         decoded: The same of every codec, in the order of `Comparable.coded`.
     """
@@ -66,6 +67,7 @@ class Crop:
     width: int
     height: int
     title: str
+    rival: int | None
     original: bytes
     decoded: tuple[bytes, ...]
 
@@ -156,6 +158,7 @@ def _crops(original: Pixels, coded: Sequence[Coded]) -> tuple[Crop, ...]:
     """Where the first codec is better than the best of the others, and where it is worse."""
     errors = [_errors(original, item.pixels) for item in coded]
     if len(errors) == 1:
+        rival = None
         places = {"where the error is largest": _densest(errors[0])}
     else:
         rival = min(range(1, len(errors)), key=lambda place: int(errors[place].sum()))
@@ -173,7 +176,7 @@ def _crops(original: Pixels, coded: Sequence[Coded]) -> tuple[Crop, ...]:
         area = slice(top, top + SIDE), slice(left, left + SIDE)
         height, width = original[area].shape[:2]
         decoded = tuple(_png(item.pixels[area]) for item in coded)
-        crops.append(Crop(left, top, width, height, title, _png(original[area]), decoded))
+        crops.append(Crop(left, top, width, height, title, rival, _png(original[area]), decoded))
     return tuple(crops)
 
 

@@ -192,6 +192,7 @@ def _record(item: Comparable) -> dict[str, object]:
                 "title": f"{crop.title} (at {crop.left}, {crop.top})",
                 "width": crop.width,
                 "height": crop.height,
+                "beside": 0 if crop.rival is None else crop.rival + 1,  # the original is first
                 "images": [
                     base64.b64encode(data).decode() for data in (crop.original, *crop.decoded)
                 ],

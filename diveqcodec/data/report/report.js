@@ -15,7 +15,7 @@
     var slider = element("input", { type: "range", min: 0, max: 100, value: 50 });
     slider.setAttribute("aria-label", "border between the two pictures");
     var says = [element("span"), element("span")];
-    var choices = [1, Math.min(2, codecs.length - 1)].map(function (chosen, side) {
+    var choices = [1, crop.beside].map(function (chosen, side) {
       var options = codecs.map(function (codec, place) {
         return element("option", { value: place, textContent: codec.name });
       });
