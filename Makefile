@@ -5,7 +5,8 @@
 #   make lint      ruff and mypy only
 #   make format    let ruff rewrite the files
 #   make install   everything for development, into .venv
-#   make results KODAK=DIR   measure on Kodak again; results-table and results-plot write the README
+#   make results KODAK=DIR CID22=DIR   measure again, both sets or one; ONLY='diveq-e5 webp' these
+#                    codecs only, JOBS=2 two at once; results-table and results-plot write the README
 #   make clean     remove what the commands above left behind, except .venv
 #
 # Another environment or interpreter: make test VENV=/tmp/venv PYTHON=python3.12
@@ -21,6 +22,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 DEMO    := demo
+JOBS    ?= 1
 SAMPLES := $(wildcard sample_images/*.png)
 
 .DELETE_ON_ERROR:
@@ -45,8 +47,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 results: $(VENV)/.installed-dev
-	@test -n '$(KODAK)' || { echo 'Say where the pictures are: make results KODAK=DIR'; exit 2; }
-	$(BIN)/python scripts/results.py measure '$(KODAK)'
+	@test -n '$(KODAK)$(CID22)' \
+		|| { echo 'Say where the pictures are: make results KODAK=DIR CID22=DIR'; exit 2; }
+	$(BIN)/python scripts/results.py measure --jobs $(JOBS) $(if $(ONLY),--only $(ONLY)) \
+		$(if $(KODAK),--kodak '$(KODAK)') $(if $(CID22),--cid22 '$(CID22)')
 
 results-table: $(VENV)/.installed-dev
 	$(BIN)/python scripts/results.py table

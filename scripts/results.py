@@ -1,46 +1,73 @@
-"""The README's figures on a folder of pictures: measure, then write the table and the plot.
+"""The README's figures on sets of pictures: measure, then write the tables and the plots.
 
-    python scripts/results.py measure KODAK     results/*.json, through real files (an hour or less)
-    python scripts/results.py table             README.md, between its two markers
-    python scripts/results.py plot              results/kodak.png and .svg
+    python scripts/results.py measure --kodak DIR --cid22 DIR   results/SET/*.json, from real files
+    python scripts/results.py table     README.md, between its two markers
+    python scripts/results.py plot      results/kodak.png and .svg, and the other sets'
 
-`make results KODAK=DIR` is the first, `make results-table` and `make results-plot` the others,
-which need no pictures. `measure KODAK --only diveq webp` measures these codecs again and leaves the
-other files alone. BD-rates are against the published curve of VTM over a fixed range of PSNR.
+`make results KODAK=DIR CID22=DIR` is the first (each set on its own, too), `make results-table` and
+`make results-plot` the others, which need no pictures. `--only diveq-e5 webp` measures these codecs
+again and leaves the other files alone; AVIF at its slowest takes an hour for each set. BD-rates on
+Kodak are against the published curve of VTM over a fixed range of PSNR.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from diveqcodec import zoo
-from diveqcodec.codec import Codec
+from diveqcodec.codec import DEFAULT_EFFORT, EFFORTS
 from diveqcodec.errors import DiveqError
-from diveqcodec.evaluate.anchors import anchor
+from diveqcodec.evaluate import anchors, dvq
 from diveqcodec.evaluate.bdrate import bd_rate
-from diveqcodec.evaluate.choices import ANCHORS, QUALITIES
-from diveqcodec.evaluate.curves import Curve, published_curves, read_curve
-from diveqcodec.evaluate.ours import Measured
+from diveqcodec.evaluate.comparison import Figure, Range, compare
+from diveqcodec.evaluate.curves import published_curves
+from diveqcodec.evaluate.journal import Journal
+from diveqcodec.evaluate.offered import QUALITIES
 from diveqcodec.evaluate.plot import PlotOptions, plot_curves
-from diveqcodec.evaluate.report import results_json
-from diveqcodec.evaluate.run import ImageCodec, Row, evaluate
+from diveqcodec.evaluate.resultfiles import read_results, results_json
+from diveqcodec.evaluate.results import Results, Row
+from diveqcodec.evaluate.trials import Trial
+from diveqcodec.evaluate.trials import measure as measure_trials
 
 ROOT = Path(__file__).resolve().parent.parent
 README, RESULTS = ROOT / "README.md", ROOT / "results"
-OURS = "diveq"
-RANGE = (28.5, 38.5)  # dB, of the BD-rates
 START, END = "<!-- results:", "<!-- end of results -->"
+DEFAULT = f"diveq-e{DEFAULT_EFFORT}"
+OURS = tuple(f"diveq-e{effort}" for effort in EFFORTS)
+# avif twice: at Pillow's default speed and at the slowest that is practical (docs/evaluation.md)
+ANCHORS = {
+    anchors.parse(spec).name: spec
+    for spec in ("jpeg", "jpeg2000", "webp", "avif", "avif:speed=3", "jxl")
+}
 
 
-def measure(folder: Path, names: Sequence[str], target: Path) -> None:
+@dataclass(frozen=True, slots=True)
+class Set:
+    """Pictures that are measured.
+
+    Attributes:
+        title: What the README calls them.
+        over: The range of PSNR in dB of their BD-rates.
+    """
+
+    title: str
+    over: Range
+
+
+SETS = {"kodak": Set("Kodak", (28.5, 38.5)), "cid22": Set("CID22", (30.0, 40.0))}
+
+
+def measure(
+    folder: Path, names: Sequence[str], target: Path, jobs: int = 1, journal: Journal | None = None
+) -> None:
     """Code every PNG picture of `folder` with each codec: `target`/NAME.json.
 
     Raises:
@@ -48,44 +75,31 @@ def measure(folder: Path, names: Sequence[str], target: Path) -> None:
     """
     files = sorted(folder.glob("*.png"))
     if not files:
-        raise DiveqError(f"{folder}: no PNG pictures there; give the folder that holds Kodak's 24")
+        raise DiveqError(f"{folder}: no PNG pictures there; give the folder that holds the set's")
     target.mkdir(parents=True, exist_ok=True)
     for name in names:
-        codec: ImageCodec
-        if name == OURS:
-            codec = Measured(Codec(zoo.load()))
-            codec.name = OURS
-            qualities: Sequence[float] = QUALITIES
-        else:
-            codec = anchor(name)
-            qualities = codec.qualities
-        with tempfile.TemporaryDirectory() as workdir:
-            results = evaluate(codec, files, qualities, Path(workdir), _show)
-        (target / f"{name}.json").write_text(results_json(results), "utf-8")
+        # every codec on its own: what is measured stays measured, whatever comes
+        measured = measure_trials([_trial(name)], files, _show, _refuse, journal=journal, jobs=jobs)
+        (target / f"{name}.json").write_text(results_json(measured.results[0]), "utf-8")
 
 
 def table(readme: Path, results: Path) -> None:
-    """Write the tables of `results`/*.json between the markers of `readme`.
+    """Write the tables of `results`/*/*.json between the markers of `readme`.
+
+    A codec that was not measured on a set has no row there, and a set without ours is left out.
 
     Raises:
-        DiveqError: a file of results is missing, is of other pictures than the others, or the
-            markers are not there.
+        DiveqError: our results on Kodak are missing, a file is damaged or of other pictures than
+            the others of its set, or the markers are not there.
     """
-    content = _same_pictures(results)
-    ours = read_curve(results / f"{OURS}.json")
-    count, source = len(content["images"]), ours.description
-    lines = ["", f"Kodak, {count} pictures, one model ({source}), bytes on disk:", ""]
-    lines += ["| `-q` | bpp | PSNR-RGB | MS-SSIM |", "|---|---|---|---|"]
-    columns = [content["results"][key] for key in ("bpp", "psnr-rgb", "ms-ssim-rgb")]
-    for quality, bpp, psnr, ms_ssim in zip(content["qualities"], *columns, strict=True):
-        similarity = "–" if ms_ssim is None else f"{ms_ssim:.4f}"
-        lines.append(f"| {quality:g} | {bpp:.3f} | {psnr:.2f} dB | {similarity} |")
-    lines += ["", f"Bits for equal PSNR against VTM (BD-rate, {RANGE[0]}–{RANGE[1]} dB):", ""]
-    lines += ["| codec | BD-rate | measured |", "|---|---|---|"]
-    for name, figure, where in sorted(_rates(ours, results), key=lambda row: row[1]):
-        shown = f"**{name}**" if name == OURS else name
-        lines.append(f"| {shown} | {figure:+.1f} % | {where} |")
-    lines += ["", "![Rate-distortion curves on Kodak](results/kodak.png)", ""]
+    found = _found(results)
+    lines = ["", *_qualities(found), "", *_against_vtm(found["kodak"]), ""]
+    for name in OURS[OURS.index(DEFAULT) :]:  # a lower effort is for speed
+        if name in found["kodak"]:
+            lines += [*_against_anchors(name, found), ""]
+    for name in found:
+        lines += [f"![Rate-distortion curves on {SETS[name].title}](results/{name}.png)"]
+    lines.append("")
     text = readme.read_text("utf-8")
     head, start, rest = text.partition(START)
     marker, _, rest = rest.partition("\n")
@@ -96,44 +110,168 @@ def table(readme: Path, results: Path) -> None:
 
 
 def plot(results: Path) -> None:
-    """Draw the curves of `results`/*.json there, as PNG and SVG."""
-    published = published_curves("kodak")
-    curves = [read_curve(results / f"{name}.json") for name in (OURS, *ANCHORS)]
-    curves += [published[name] for name in ("vtm", "bmshj2018-hyperprior")]
-    options = PlotOptions(
-        title="Kodak: whole files, PSNR of 8-bit RGB", emphasised=frozenset({OURS})
-    )
-    for suffix in (".png", ".svg"):
-        plot_curves(curves, results / f"kodak{suffix}", options)
+    """Draw the curves of every set there, as PNG and SVG."""
+    for name, found in _found(results).items():
+        ours = [codec for codec in found if codec in OURS]
+        curves = [found[codec].curve() for codec in found]
+        if name == "kodak":
+            published = published_curves("kodak")
+            curves += [published[codec] for codec in ("vtm", "bmshj2018-hyperprior")]
+        title = f"{SETS[name].title}: whole files, PSNR of 8-bit RGB"
+        for suffix in (".png", ".svg"):
+            options = PlotOptions(title=title, emphasised=frozenset(ours))
+            plot_curves(curves, results / f"{name}{suffix}", options)
 
 
-def _same_pictures(results: Path) -> dict[str, Any]:
-    """Our own file of results, after a look at the pictures of the others."""
-    contents: dict[str, dict[str, Any]] = {}
-    for name in (OURS, *ANCHORS):
-        path = results / f"{name}.json"
-        read_curve(path)  # raises what is wrong with the file
-        contents[name] = json.loads(path.read_text("utf-8"))
-        if contents[name]["images"] != contents[OURS]["images"]:
-            raise DiveqError(f"{path}: is of other pictures than {OURS}.json; measure both again")
-    return contents[OURS]
+def _trial(name: str) -> Trial:
+    if name in OURS:
+        effort = int(name.removeprefix("diveq-e"))
+        entry = zoo.find()
+        make = partial(dvq.load, entry.path, "cpu", effort, by_part=False)
+        codec = make()
+        codec.name = name  # whatever the weights are called
+        return Trial(codec, QUALITIES, make)
+    spec = ANCHORS[name]
+    anchor = anchors.anchor(spec)
+    return Trial(anchor, anchor.qualities, partial(anchors.anchor, spec))
 
 
-def _rates(ours: Curve, results: Path) -> list[tuple[str, float, str]]:
+def _found(results: Path) -> dict[str, dict[str, Results]]:
+    """The results of every set that has ours; Kodak must."""
+    return {
+        name: _read(results / name)
+        for name in SETS
+        if name == "kodak" or (results / name / f"{DEFAULT}.json").exists()
+    }
+
+
+def _read(folder: Path) -> dict[str, Results]:
+    """The results of a set by codec, ours first, after a look at their pictures."""
+    found: dict[str, Results] = {}
+    for name in (*OURS, *ANCHORS):
+        path = folder / f"{name}.json"
+        if not path.exists() and name != DEFAULT:
+            continue
+        results = read_results(path)
+        if results is None:
+            raise DiveqError(f"{path}: has no rows; measure it again")
+        found[name] = results
+    images = found[DEFAULT].images
+    for name, results in found.items():
+        if results.images != images:
+            where = f"{folder / name}.json: is of other pictures than {DEFAULT}.json"
+            raise DiveqError(f"{where}; measure both again")
+    return found
+
+
+def _qualities(found: Mapping[str, Mapping[str, Results]]) -> list[str]:
+    """What each quality costs and brings, the sets beside one another."""
+    ours = {name: codecs[DEFAULT] for name, codecs in found.items()}
+    sets = [f"{SETS[name].title}, {len(ours[name].images)} pictures" for name in found]
+    lines = [f"{'; '.join(sets)}; one model ({ours['kodak'].description}), bytes on disk:", ""]
+    head = ["`-q`"]
+    for name in found:
+        head += [f"{SETS[name].title}: bpp", "PSNR-RGB", "MS-SSIM"]
+    points = [{point.quality: point for point in results.points()} for results in ours.values()]
+    lines += _markdown(head)
+    for quality in dict.fromkeys(quality for of_set in points for quality in of_set):
+        cells = [f"{quality:g}"]
+        for of_set in points:
+            point = of_set.get(quality)
+            if point is None:
+                cells += ["–"] * 3
+                continue
+            similarity = "–" if point.ms_ssim is None else f"{point.ms_ssim:.4f}"
+            cells += [f"{point.bpp:.3f}", f"{point.psnr:.2f} dB", similarity]
+        lines.append(_row(cells))
+    return lines
+
+
+def _against_vtm(codecs: Mapping[str, Results]) -> list[str]:
+    over = SETS["kodak"].over
     published = published_curves("kodak")
     vtm = published.pop("vtm")
-    rows = [(OURS, bd_rate(ours, vtm, RANGE).value, "here")]
-    for name in ANCHORS:
-        curve = read_curve(results / f"{name}.json")
-        rows.append((name, bd_rate(curve, vtm, RANGE).value, "here, Pillow"))
+    rows = []
+    for name, results in codecs.items():
+        if _covers(results.curve().psnr, over):
+            where = "here" if name in OURS else "here, Pillow"
+            rows.append((name, bd_rate(results.curve(), vtm, over).value, where))
     for name, curve in published.items():
-        if min(curve.psnr) <= RANGE[0] and max(curve.psnr) >= RANGE[1]:
-            rows.append((name, bd_rate(curve, vtm, RANGE).value, "published"))
-    return rows
+        if _covers(curve.psnr, over):
+            rows.append((name, bd_rate(curve, vtm, over).value, "published"))
+    lines = [f"Bits for equal PSNR on Kodak against VTM (BD-rate, {over[0]:g}–{over[1]:g} dB):", ""]
+    lines += _markdown(["codec", "BD-rate", "measured"])
+    for name, figure, where in sorted(rows, key=lambda row: row[1]):
+        shown = f"**{_title(name)}**" if name in OURS else _title(name)
+        lines.append(_row([shown, f"{figure:+.1f} %", where]))
+    return lines
+
+
+def _against_anchors(name: str, found: Mapping[str, Mapping[str, Results]]) -> list[str]:
+    """BD-rates against what was measured here: of the mean curve, and picture by picture."""
+    compared = {}
+    for of_set, codecs in found.items():
+        if name in codecs:
+            rivals = [results for codec, results in codecs.items() if codec in ANCHORS]
+            compared[of_set] = compare(codecs[name], rivals, SETS[of_set].over)
+    ranges = ", ".join(
+        f"{SETS[of_set].title} {SETS[of_set].over[0]:g}–{SETS[of_set].over[1]:g} dB"
+        for of_set in compared
+    )
+    lines = [
+        f"{_title(name)} against each: BD-rate of the mean curves (median of the pictures' own, "
+        f"pictures won); PSNR over {ranges}:",
+        "",
+    ]
+    head = ["against"]
+    for of_set in compared:
+        head += [f"{SETS[of_set].title}, PSNR", f"{SETS[of_set].title}, MS-SSIM"]
+    lines += _markdown(head)
+    for anchor in ANCHORS:
+        cells = [anchor]
+        for comparisons in compared.values():
+            its = next((item for item in comparisons if item.anchor == anchor), None)
+            figures = [None, None] if its is None else [its.psnr, its.ms_ssim]
+            cells += [_figure(figure) for figure in figures]
+        if set(cells[1:]) != {"–"}:
+            lines.append(_row(cells))
+    return lines
+
+
+def _figure(figure: Figure | None) -> str:
+    """+4.9 % (+3.7 %, 16 of 41)."""
+    if figure is None or (figure.delta is None and not figure.of_images):
+        return "–"
+    mean = "–" if figure.delta is None else f"{figure.delta.value:+.1f} %"
+    if not figure.of_images:
+        return mean
+    return f"{mean} ({figure.median:+.1f} %, {figure.won} of {len(figure.of_images)})"
+
+
+def _title(name: str) -> str:
+    """diveq-e5 -> diveq -e 5, as one would type it."""
+    return name.replace("-e", " -e ") if name in OURS else name
+
+
+def _covers(psnr: Iterable[float], over: Range) -> bool:
+    values = list(psnr)
+    return min(values) <= over[0] and max(values) >= over[1]
+
+
+def _markdown(head: Sequence[str]) -> list[str]:
+    return [_row(head), "|" + "---|" * len(head)]
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def _show(row: Row) -> None:
     sys.stderr.write(f"{row.image} q{row.quality:g} {row.bpp:.4f} bpp {row.psnr:.3f} dB\n")
+
+
+def _refuse(path: Path, error: Exception) -> None:
+    raise error
 
 
 def main() -> None:
@@ -142,24 +280,37 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    measuring = commands.add_parser("measure", help="code a folder of PNG pictures")
-    measuring.add_argument("folder", type=Path)
-    measuring.add_argument("--only", nargs="+", choices=(OURS, *ANCHORS), default=(OURS, *ANCHORS))
+    measuring = commands.add_parser("measure", help="code folders of PNG pictures")
+    for name, pictures in SETS.items():
+        measuring.add_argument(f"--{name}", type=Path, help=f"folder of {pictures.title}")
+    names = (*OURS, *(name for name in ANCHORS if anchors.is_installed(name.partition("-")[0])))
+    measuring.add_argument("--only", nargs="+", choices=names, default=names)
+    measuring.add_argument("--jobs", type=int, default=1, help="processes; times are then worse")
+    measuring.add_argument("--resume", type=Path, help="journal of rows, as of diveq eval")
     measuring.add_argument("--threads", type=int, default=0)
     commands.add_parser("table", help="write README.md's tables")
-    commands.add_parser("plot", help="draw results/kodak.png and .svg")
+    commands.add_parser("plot", help="draw results/SET.png and .svg")
     arguments = parser.parse_args()
     try:
         if arguments.command == "measure":
-            if arguments.threads:
-                torch.set_num_threads(arguments.threads)
-            measure(arguments.folder, arguments.only, RESULTS)
+            _measure_sets(parser, arguments)
         elif arguments.command == "table":
             table(README, RESULTS)
         else:
             plot(RESULTS)
     except DiveqError as error:
         parser.exit(1, f"Error: {error}\n")
+
+
+def _measure_sets(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    folders = {name: getattr(arguments, name) for name in SETS if getattr(arguments, name)}
+    if not folders:
+        parser.error("say where the pictures are: --kodak DIR, --cid22 DIR")
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    with nullcontext() if arguments.resume is None else Journal(arguments.resume) as journal:
+        for name, folder in folders.items():
+            measure(folder, arguments.only, RESULTS / name, arguments.jobs, journal)
 
 
 if __name__ == "__main__":

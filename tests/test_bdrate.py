@@ -1,11 +1,14 @@
 import json
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from diveqcodec.errors import DiveqError
+from diveqcodec.evaluate import pchip
 from diveqcodec.evaluate.bdrate import bd_rate
 from diveqcodec.evaluate.curves import Curve, published_curves, read_curve
 
@@ -28,6 +31,21 @@ def test_swapping_the_curves_inverts_the_ratio() -> None:
     tested, anchor = curve("tested", 1.3, 0.4), curve("anchor")
     there, back = bd_rate(tested, anchor).value, bd_rate(anchor, tested).value
     assert (1 + there / 100) * (1 + back / 100) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("points", [2, 3, 4, 9])
+def test_the_interpolation_is_scipys(points: int) -> None:
+    interpolate = pytest.importorskip("scipy.interpolate", reason="an oracle, of the dev extra")
+    random = np.random.default_rng(points)
+    for _ in range(20):
+        x = np.cumsum(random.uniform(0.1, 3, points)) + 25
+        y = np.cumsum(random.normal(0.3, 1, points))  # not always rising
+        low, high = np.sort(random.uniform(x[0], x[-1], 2))
+        theirs = interpolate.PchipInterpolator(x, y)
+        for start, end in ((low, high), (x[0], x[-1]), (x[0], x[1]), (x[-2], x[-1])):
+            wanted = theirs.integrate(start, end) / (end - start)
+            mean = pchip.mean(x.tolist(), y.tolist(), float(start), float(end))
+            assert mean == pytest.approx(float(wanted), abs=1e-9)
 
 
 def test_by_hand_on_two_straight_lines() -> None:
@@ -101,7 +119,8 @@ def test_what_has_no_delta() -> None:
 
 def test_a_lossless_end_is_left_out() -> None:
     lossless = Curve.from_points("tested", [*RATES, 9], [*PSNRS, math.inf])
-    assert bd_rate(lossless, curve("anchor")) == bd_rate(curve("tested"), curve("anchor"))
+    delta = bd_rate(lossless, curve("anchor"))
+    assert delta == replace(bd_rate(curve("tested"), curve("anchor")), left_out=1)
 
 
 def test_the_curves_that_come_along_are_the_published_ones() -> None:

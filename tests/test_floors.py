@@ -12,7 +12,18 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "diveqcodec"
 STOREYS = (  # from the ground up
     {"errors"},
-    {"alpha", "chunks", "config", "entropy", "image", "layers", "passes", "quality", "regions"},
+    {
+        "alpha",
+        "chunks",
+        "config",
+        "entropy",
+        "image",
+        "layers",
+        "passes",
+        "quality",
+        "regions",
+        "ssim",
+    },
     {"bitstream", "lossless", "modelconfig"},
     {"canvas", "salvage"},
     {"parallel", "pixelfile", "priorlayers", "quantize"},

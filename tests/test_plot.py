@@ -124,5 +124,7 @@ def test_without_matplotlib(
     curves: list[Curve], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(DiveqError, match=r"pip install 'diveqcodec\[eval\]'"):
+    with pytest.raises(
+        DiveqError, match="matplotlib.figure: not installed; .* pip install matplotlib"
+    ):
         plot_curves(curves, tmp_path / "rd.png")

@@ -538,7 +538,7 @@ def test_init_refuses_what_does_not_fit(finished: Path, dataset: Path, tmp_path:
 def test_plot_is_a_picture_of_the_log(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    matplotlib = pytest.importorskip("matplotlib.figure", reason="part of the eval extra")
+    matplotlib = pytest.importorskip("matplotlib.figure", reason="not installed")
     drawn: list[Any] = []
     real = matplotlib.Figure.savefig
 

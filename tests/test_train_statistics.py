@@ -9,9 +9,10 @@ import torch
 
 from diveqcodec.model import DvqModel, Output
 from diveqcodec.recorder import SliceStatistics
+from diveqcodec.ssim import ms_ssim
 from diveqcodec.train import data, loop
 from diveqcodec.train.config import DataConfig, LossConfig, TrainConfig
-from diveqcodec.train.loss import MS_SSIM_SCALE, balanced, ms_ssim
+from diveqcodec.train.loss import MS_SSIM_SCALE, balanced
 from diveqcodec.train.statistics import Interval, summary
 from diveqcodec.train.validation import Validation
 from tests.tiny import TINY, tiny_config

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-import tempfile
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from diveqcodec.cli import batch
 from diveqcodec.cli.console import Misuse, describe
+from diveqcodec.cli.evaluateoptions import (
+    Baselines,
+    check_plot,
+    parse_anchors,
+    parse_baselines,
+    parse_efforts,
+    parse_qualities,
+    parse_range,
+)
 from diveqcodec.cli.files import check_target, write_atomic
 from diveqcodec.cli.kinds import PICTURES
 from diveqcodec.cli.options import (
@@ -22,117 +32,75 @@ from diveqcodec.cli.options import (
     session_options,
 )
 from diveqcodec.errors import ConfigError, DiveqError
-from diveqcodec.evaluate.choices import ANCHORS, PLOT_SUFFIXES, QUALITIES
+from diveqcodec.evaluate.offered import ANCHORS, QUALITIES
 
 if TYPE_CHECKING:
-    from diveqcodec.evaluate.baselines import LearnedBaseline
-    from diveqcodec.evaluate.curves import Curve
-    from diveqcodec.evaluate.run import ImageCodec, Results, Row
+    from diveqcodec.evaluate.comparison import Range, Rival
+    from diveqcodec.evaluate.journal import Journal
+    from diveqcodec.evaluate.results import Results, Row
+    from diveqcodec.evaluate.trials import Measured, Trial
+    from diveqcodec.zoo import Entry
 
-_Baselines = dict[str, dict[int, Path]]  # architecture -> quality -> weights
+_FILE = click.Path(path_type=Path)
 
 
-@dataclass(frozen=True, slots=True)
-class _Outputs:
-    """Files that the command writes, each None if it was not asked for."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Options:
+    """The command's options, as click names them."""
 
-    json: Path | None
+    dataset: Path
+    qualities: tuple[float, ...]
+    efforts: tuple[int, ...]
+    model: str | None
+    anchors: tuple[str, ...]
+    baselines: Baselines
+    curves: tuple[str, ...]
+    bd_range: Range | None
+    parts: bool
+    output: Path | None
     csv: Path | None
     plot: Path | None
-    images: Path | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Trial:
-    """A codec to measure: at these qualities, its decoded pictures going to a folder if any."""
-
-    codec: ImageCodec
-    qualities: Sequence[float]
-    images: Path | None = None
-
-
-def _parse_qualities(
-    _context: click.Context, _option: click.Parameter, value: str
-) -> tuple[float, ...]:
-    try:
-        qualities = tuple(dict.fromkeys(float(part) for part in value.split(",")))
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is not a list such as 20,50,80") from error
-    if not all(1 <= quality <= 100 for quality in qualities):
-        raise click.BadParameter(f"{value!r}: qualities are from 1 to 100")
-    return qualities
-
-
-def _parse_range(
-    _context: click.Context, _option: click.Parameter, value: str | None
-) -> tuple[float, float] | None:
-    if value is None:
-        return None
-    try:
-        low, high = (float(part) for part in value.split(","))
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is not two numbers such as 28.5,38.5") from error
-    if not low < high:
-        raise click.BadParameter(f"{value!r}: the lower end comes first")
-    return low, high
-
-
-def _parse_baselines(
-    _context: click.Context, _option: click.Parameter, values: tuple[str, ...]
-) -> _Baselines:
-    """['a:3=x.pth', 'a:5=y.pth'] -> {'a': {3: x.pth, 5: y.pth}}."""
-    found: _Baselines = {}
-    for value in values:
-        head, separator, path = value.partition("=")
-        architecture, colon, quality = head.partition(":")
-        if not (architecture and colon and separator and path):
-            raise click.BadParameter(
-                f"{value!r} is not ARCH:QUALITY=PATH, such as bmshj2018-hyperprior:3=weights.pth"
-            )
-        if not (quality.isascii() and quality.isdecimal() and int(quality) < 1 << 16):
-            raise click.BadParameter(f"{value!r}: the quality is a whole number from 0 to 65535")
-        if not Path(path).is_file():
-            raise click.BadParameter(f"{path}: no such file")
-        checkpoints = found.setdefault(architecture, {})
-        if int(quality) in checkpoints:
-            raise click.BadParameter(f"{head}: given twice; give every quality once")
-        checkpoints[int(quality)] = Path(path)
-    return found
-
-
-def _check_plot(
-    _context: click.Context, _option: click.Parameter, value: Path | None
-) -> Path | None:
-    if value is not None and value.suffix.lower() not in PLOT_SUFFIXES:
-        raise click.BadParameter(f"{value}: plots are written as {', '.join(PLOT_SUFFIXES)}")
-    return value
+    html: Path | None
+    save_images: Path | None
+    jobs: int
+    resume: Path | None
+    force: bool
 
 
 @click.command(short_help="Measure rate and distortion on pictures.")
-@click.argument("dataset", type=click.Path(path_type=Path))
+@click.argument("dataset", type=_FILE)
 @click.option(
     "-q",
     "--qualities",
     metavar="LIST",
     default=",".join(f"{quality:g}" for quality in QUALITIES),
     show_default=True,
-    callback=_parse_qualities,
+    callback=parse_qualities,
     help="Qualities, with commas.",
+)
+@click.option(
+    "-e",
+    "--efforts",
+    metavar="LIST",
+    callback=parse_efforts,
+    help="Efforts, with commas; each is measured as a codec of its own. Without it the default.",
 )
 @model_option
 @click.option(
     "--anchor",
     "anchors",
-    type=click.Choice(ANCHORS),
+    metavar="NAME[:SETTING=N]",
     multiple=True,
-    help="Measure this codec too, and give BD-rates; may be repeated.",
+    callback=parse_anchors,
+    help=f"Measure this codec too, and give BD-rates: {', '.join(ANCHORS)}; with a setting "
+    "avif:speed=0, webp:method=4 or jxl:effort=9; may be repeated.",
 )
 @click.option(
     "--baseline",
     "baselines",
     metavar="ARCH:QUALITY=PATH",
     multiple=True,
-    callback=_parse_baselines,
+    callback=parse_baselines,
     help="Measure a learned codec of CompressAI too, with these weights, such as "
     "mbt2018:3=weights.pth; may be repeated, once for every point of its curve.",
 )
@@ -148,7 +116,7 @@ def _check_plot(
     "--range",
     "bd_range",
     metavar="LOW,HIGH",
-    callback=_parse_range,
+    callback=parse_range,
     help="Range of PSNR in dB for the BD-rates; without it, all that two curves share.",
 )
 @click.option("--parts", is_flag=True, help="Also say what the bits are spent on.")
@@ -156,69 +124,105 @@ def _check_plot(
     "-o",
     "--output",
     metavar="FILE.json",
-    type=click.Path(path_type=Path),
+    type=_FILE,
     help="Results in CompressAI's layout; those of other codecs go to FILE.CODEC.json.",
 )
-@click.option("--csv", metavar="FILE", type=click.Path(path_type=Path), help="Every picture.")
+@click.option("--csv", metavar="FILE", type=_FILE, help="Every picture.")
 @click.option(
     "--plot",
     metavar="FILE",
-    type=click.Path(path_type=Path),
-    callback=_check_plot,
+    type=_FILE,
+    callback=check_plot,
     help="Rate-distortion curves as .png, .svg or .pdf.",
 )
 @click.option(
-    "--save-images",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Keep the decoded pictures, as PNG.",
+    "--html",
+    metavar="FILE",
+    type=_FILE,
+    help="A report to look at in a browser: plots, every picture, crops side by side.",
+)
+@click.option("--save-images", metavar="DIR", type=_FILE, help="Keep the decoded pictures, as PNG.")
+@click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Processes that measure at once; times are then those of a busy machine.",
+)
+@click.option(
+    "--resume",
+    metavar="FILE",
+    type=_FILE,
+    help="Keep every row in FILE as soon as it is measured, and measure none that is there.",
 )
 @force_option
 @session_options(json=False)
-def command(
-    session: Session,
-    dataset: Path,
-    qualities: tuple[float, ...],
-    model: str | None,
-    anchors: tuple[str, ...],
-    baselines: _Baselines,
-    curves: tuple[str, ...],
-    bd_range: tuple[float, float] | None,
-    parts: bool,
-    output: Path | None,
-    csv: Path | None,
-    plot: Path | None,
-    save_images: Path | None,
-    force: bool,
-) -> None:
+def command(session: Session, **values: Any) -> None:
     """Measure rate and distortion on the pictures of DATASET, a folder or one picture.
 
     Rates are sizes of files on disk, and distortions those of pictures decoded from them. The table
     has means over the pictures; one that cannot be read or coded is named and left out of all of
-    them. Needs pip install 'diveqcodec[eval]'.
+    them. BD-rates are those of the mean curves; beside them stand the median of the pictures' own
+    and how many of them need fewer bits.
     """
-    outputs = _Outputs(output, csv, plot, save_images)
-    anchors = tuple(dict.fromkeys(anchors))
-    _check_outputs(outputs, [*anchors, *baselines], force)
-    entry = find_model(model)
-    files = _pictures(session, dataset)
-    from diveqcodec.evaluate.anchors import anchor
-    from diveqcodec.evaluate.ours import Measured, MeasuredByPart
+    options = _Options(**values)
+    entry = find_model(options.model)
+    _check_outputs(options, entry)
+    files = _pictures(session, options.dataset)
+    if options.plot is not None or options.html is not None:
+        from diveqcodec.evaluate.plot import check_library
 
-    ours = (MeasuredByPart if parts else Measured)(session.codec(entry))
-    known = _told_apart(curves, [ours.name, *anchors, *baselines])
-    trials = [_Trial(ours, qualities, outputs.images)]
-    trials += [_Trial(one, one.qualities) for one in map(anchor, anchors)]
-    trials += [_Trial(one, one.qualities) for one in _learned(session, baselines)]
-    results, left_out = _measure(session, trials, files)
-    if results:
-        _print(session, results, known, bd_range)
-        _write(results, known, outputs)
-    if left_out:
+        check_library()
+    trials = _trials(session, entry, options)
+    from diveqcodec.evaluate.comparison import known_rivals
+
+    rivals = known_rivals(options.curves, [trial.codec.name for trial in trials])
+    with ExitStack() as stack:
+        journal = None
+        if options.resume is not None:
+            from diveqcodec.evaluate.journal import Journal
+
+            journal = stack.enter_context(Journal(options.resume))
+        measured = _measure(session, trials, files, options.jobs, journal)
+    if measured.results:
+        _report(session, measured.results, rivals, options, trials, files)
+    if measured.left_out:
         session.finish(1)
 
 
-def _learned(session: Session, baselines: _Baselines) -> list[LearnedBaseline]:
+def _trials(session: Session, entry: Entry, options: _Options) -> list[Trial]:
+    """Every codec to measure, ours first.
+
+    Raises:
+        Misuse: an effort or architecture that does not exist, or a codec that is named twice.
+        DiveqError: a codec's library or weights are missing.
+    """
+    from diveqcodec.evaluate import anchors, dvq
+    from diveqcodec.evaluate.trials import Trial
+
+    device = str(session.device())
+    trials = []
+    for effort in options.efforts or (None,):
+        ours = dvq.DvqCodecByPart if options.parts else dvq.DvqCodec
+        try:
+            codec = ours(session.codec(entry), effort)
+        except ConfigError as error:
+            raise Misuse(f"-e {error}") from error
+        make = functools.partial(dvq.load, entry.path, device, effort, options.parts)
+        # the files of several efforts would have the same names
+        folder = options.save_images
+        if folder is not None and len(options.efforts) > 1:
+            folder /= f"e{effort}"
+        trials.append(Trial(codec, options.qualities, make, folder))
+    for spec in options.anchors:
+        anchor = anchors.anchor(spec)
+        trials.append(Trial(anchor, anchor.qualities, functools.partial(anchors.anchor, spec)))
+    trials += _learned(options.baselines, device)
+    return trials
+
+
+def _learned(baselines: Baselines, device: str) -> list[Trial]:
     """The learned codecs with their weights loaded.
 
     Raises:
@@ -228,143 +232,120 @@ def _learned(session: Session, baselines: _Baselines) -> list[LearnedBaseline]:
     if not baselines:
         return []
     from diveqcodec.evaluate.baselines import LearnedBaseline
+    from diveqcodec.evaluate.trials import Trial
 
-    device = str(session.device())
+    makers = [
+        functools.partial(LearnedBaseline, name, paths, device) for name, paths in baselines.items()
+    ]
     try:
-        return [LearnedBaseline(name, paths, device) for name, paths in baselines.items()]
+        codecs = [make() for make in makers]
     except ConfigError as error:
         raise Misuse(f"--baseline {error}") from error
+    return [Trial(codec, codec.qualities, make) for codec, make in zip(codecs, makers, strict=True)]
 
 
 def _measure(
-    session: Session, trials: list[_Trial], files: list[Path]
-) -> tuple[list[Results], set[Path]]:
-    """The results of all trials on the pictures that every codec takes, and the other pictures.
+    session: Session,
+    trials: Sequence[Trial],
+    files: Sequence[Path],
+    jobs: int,
+    journal: Journal | None,
+) -> Measured:
+    """The results of all trials, while a bar moves and bad pictures are named."""
+    import torch
 
-    There are no results where there are no such pictures.
-    """
-    from diveqcodec.evaluate.run import evaluate, in_common
+    from diveqcodec.evaluate.trials import measure
 
-    left_out: set[Path] = set()
+    if journal is not None and len(journal):
+        session.console.note(f"{len(journal)} rows are known from an earlier run")
     steps = len(files) * sum(len(trial.qualities) for trial in trials)
-    results = []
     with session.console.counter(steps, "file") as advance:
 
         def progress(_row: Row) -> None:
             advance(1)
 
         def refuse(path: Path, error: Exception) -> None:
-            if path not in left_out:
-                reason = describe(error).removeprefix(f"{path}: ")
-                session.console.error(f"{path}: {reason}", error)
-            left_out.add(path)
+            session.console.error(f"{path}: {describe(error).removeprefix(f'{path}: ')}", error)
 
-        for trial in trials:
-            with tempfile.TemporaryDirectory() as workdir:
-                where, images = Path(workdir), trial.images
-                results.append(
-                    evaluate(
-                        *(trial.codec, files, trial.qualities, where, progress),
-                        save_images=images,
-                        refuse=refuse,
-                    )
-                )
-    if len(left_out) == len(files):
-        return [], left_out
-    if left_out:
-        session.console.note(f"{len(left_out)} of {len(files)} pictures left out for every codec")
-    return in_common(results), left_out
+        threads = max(1, torch.get_num_threads() // jobs)
+        measured = measure(
+            trials, files, progress, refuse, journal=journal, jobs=jobs, threads=threads
+        )
+    if measured.results and measured.left_out:
+        count = f"{len(measured.left_out)} of {len(files)}"
+        session.console.note(f"{count} pictures left out for every codec")
+    return measured
 
 
-def _print(
+def _report(
     session: Session,
     results: list[Results],
-    known: list[Curve],
-    bd_range: tuple[float, float] | None,
+    known: list[Rival],
+    options: _Options,
+    trials: Sequence[Trial],
+    files: Sequence[Path],
 ) -> None:
-    from diveqcodec.evaluate.report import bd_table, results_table
+    """Print the tables, and write what was asked for."""
+    from diveqcodec.evaluate import comparison, report
+    from diveqcodec.evaluate.resultfiles import results_json
 
     blocks = []
-    for one in results:
-        pictures = len(one.images)
-        noun = "picture" if pictures == 1 else "pictures"
-        blocks.append(f"{one.name}: {pictures} {noun}\n{results_table(one)}")
-    tested, *anchors = (one.curve() for one in results)
-    if anchors or known:
-        blocks.append(bd_table(tested, anchors + known, bd_range))
+    for found in results:
+        noun = "picture" if len(found.images) == 1 else "pictures"
+        blocks.append(f"{found.name}: {len(found.images)} {noun}\n{report.results_table(found)}")
+    comparison.warn_of_other_pictures(results[0], known)
+    rivals: list[Rival] = [*results, *known]
+    for tested in results[: max(1, len(options.efforts))]:
+        others = [rival for rival in rivals if rival is not tested]
+        if others:
+            compared = comparison.compare(tested, others, options.bd_range)
+            blocks.append(report.bd_table(tested.name, compared))
     session.console.result("\n\n".join(blocks))
+    if options.output is not None:
+        for path, found in zip(_json_files(options.output, results), results, strict=True):
+            write_atomic(path, results_json(found).encode())
+    if options.csv is not None:
+        write_atomic(options.csv, report.results_csv(results).encode())
+    if options.plot is not None:
+        _plot(results, rivals, options)
+    if options.html is not None:
+        from diveqcodec.evaluate.html import Report, html_report
+
+        ours = max(1, len(options.efforts))
+        content = Report(trials, results, known, files, options.bd_range, ours)
+        write_atomic(options.html, html_report(content).encode())
 
 
-def _told_apart(names: tuple[str, ...], measured: list[str]) -> list[Curve]:
-    """The curves of --curve, under names that neither they nor the measured codecs share."""
-    curves: list[Curve] = []
-    for name in dict.fromkeys(names):
-        curve = _curve(name)
-        if curve.name in [*measured, *(one.name for one in curves)]:
-            curve = replace(curve, name=f"{curve.name} ({name})")
-        curves.append(curve)
-    return curves
-
-
-def _curve(name: str) -> Curve:
-    """A published curve by its name, which then says so, or a file's.
-
-    Raises:
-        DiveqError: neither.
-    """
-    from diveqcodec.evaluate.curves import published_curves, read_curve
-
-    published = published_curves()
-    if name in published:
-        return replace(published[name], name=f"{name} (published)")
-    if not Path(name).exists():
-        raise DiveqError(f"{name}: no such file or curve; there are: {', '.join(published)}")
-    return read_curve(Path(name))
-
-
-def _write(results: list[Results], known: list[Curve], outputs: _Outputs) -> None:
-    from diveqcodec.evaluate.report import results_csv, results_json
-
-    if outputs.json is not None:
-        paths = _json_files(outputs.json, [one.name for one in results[1:]])
-        for path, one in zip(paths, results, strict=True):
-            write_atomic(path, results_json(one).encode())
-    if outputs.csv is not None:
-        write_atomic(outputs.csv, _joined([results_csv(one) for one in results]).encode())
-    if outputs.plot is not None:
-        _plot([*(one.curve() for one in results), *known], outputs.plot)
-
-
-def _joined(tables: list[str]) -> str:
-    """CSV tables as one, for each has the codec's name in its first column.
-
-    The first has the most columns: a codec's own parts come last, and the others have none.
-    """
-    head, *lines = tables[0].splitlines()
-    for table in tables[1:]:
-        its_head, *its_lines = table.splitlines()
-        missing = "," * (head.count(",") - its_head.count(","))
-        lines += [line + missing for line in its_lines]
-    return "\n".join([head, *lines]) + "\n"
-
-
-def _plot(curves: list[Curve], path: Path) -> None:
+def _plot(results: Sequence[Results], rivals: Sequence[Rival], options: _Options) -> None:
+    from diveqcodec.evaluate.comparison import curve_of
     from diveqcodec.evaluate.plot import PlotOptions, plot_curves
 
-    plot_curves(curves, path, PlotOptions(emphasised=[curves[0].name]))
+    assert options.plot is not None
+    ours = [found.name for found in results[: max(1, len(options.efforts))]]
+    plot_curves([curve_of(rival) for rival in rivals], options.plot, PlotOptions(emphasised=ours))
 
 
-def _json_files(path: Path, others: list[str]) -> list[Path]:
-    """The file of our results and those of other codecs: r.json, r.webp.json."""
-    return [path, *(path.with_name(f"{path.stem}.{name}{path.suffix}") for name in others)]
+def _json_files(path: Path, results: Sequence[Results]) -> list[Path]:
+    """The file of the first codec, ours, and those of the others: r.json, r.webp.json."""
+    return [path, *(_of_other(path, found.name) for found in results[1:])]
 
 
-def _check_outputs(outputs: _Outputs, others: list[str], is_forced: bool) -> None:
+def _of_other(path: Path, name: str) -> Path:
+    return path.with_name(f"{path.stem}.{name}{path.suffix}")
+
+
+def _check_outputs(options: _Options, entry: Entry) -> None:
     """Refuse before anything is measured, which may take hours."""
-    targets = [] if outputs.json is None else _json_files(outputs.json, others)
-    targets += [path for path in (outputs.csv, outputs.plot) if path is not None]
+    targets = [path for path in (options.csv, options.plot, options.html) if path is not None]
+    if options.output is not None:
+        from diveqcodec.evaluate.anchors import parse
+        from diveqcodec.evaluate.dvq import codec_name
+
+        others = [codec_name(entry.name, effort) for effort in options.efforts[1:]]
+        others += [*(parse(spec).name for spec in options.anchors), *options.baselines]
+        targets += [options.output, *(_of_other(options.output, name) for name in others)]
     for target in targets:
-        check_target(target, None, is_forced)
+        check_target(target, None, options.force)
 
 
 def _pictures(session: Session, dataset: Path) -> list[Path]:

@@ -2,36 +2,48 @@
 
 Each has the same interface as the project's codec (`diveqcodec.evaluate.run.ImageCodec`): a
 picture and a quality to the bytes of a complete file, and back. Knows nothing of files or metrics.
-JPEG XL is left out: Pillow reads and writes it through a plugin only.
 """
 
+import importlib.util
 import io
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from PIL import Image, features
 
 from diveqcodec.errors import ConfigError, DiveqError
+from diveqcodec.evaluate.libraries import import_library
 from diveqcodec.image import Picture
 
 _Options = dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
+class Setting:
+    """How hard a codec tries: a whole number of its own, `low` to `high`."""
+
+    value: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True)
 class Anchor:
-    """A codec of Pillow with fixed settings and one parameter, its quality.
+    """A codec of Pillow with one parameter, its quality; all else is fixed by its settings.
 
     Attributes:
         name: What the command line, tables and plots call it.
-        description: The settings, as a result file should state them.
+        description: The settings, as a result file should state them, with `{speed}` and the like.
         suffix: Of its files, with the dot.
         qualities: A grid that covers useful rates (about 0.1 to 3 bits per pixel on photographs),
             in rising order of rate.
         bounds: The lowest and highest quality accepted.
         pillow_format: Pillow's name of the format.
-        feature: What `PIL.features.check` calls the library it needs.
-        options: Quality and number of channels to the arguments of `Image.save`.
+        feature: What `PIL.features.check` calls the library it needs; empty for a plugin.
+        options: Quality, number of channels and settings to the arguments of `Image.save`.
+        settings: What may be chosen, by name.
+        plugin: The module that teaches Pillow the format, and what installs it; empty if none does.
     """
 
     name: str
@@ -41,7 +53,9 @@ class Anchor:
     bounds: tuple[float, float]
     pillow_format: str
     feature: str
-    options: Callable[[float, int], _Options]
+    options: Callable[[float, int, Mapping[str, int]], _Options]
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+    plugin: tuple[str, str] | None = None
 
     def compress(self, picture: Picture, quality: float) -> bytes:
         """Code the picture's pixels; transparency and metadata are left out.
@@ -55,10 +69,11 @@ class Anchor:
             raise ConfigError(f"{self.name}: quality {quality:g} is not in {low:g}-{high:g}")
         channels = picture.pixels.shape[2]
         image = Image.fromarray(picture.pixels[:, :, 0] if channels == 1 else picture.pixels)
+        chosen = {name: setting.value for name, setting in self.settings.items()}
         stream = io.BytesIO()
         try:
-            image.save(stream, self.pillow_format, **self.options(quality, channels))
-        except (OSError, ValueError) as error:
+            image.save(stream, self.pillow_format, **self.options(quality, channels, chosen))
+        except (OSError, RuntimeError, ValueError) as error:
             raise DiveqError(f"{self.name}: cannot code this picture: {error}") from error
         return stream.getvalue()
 
@@ -72,36 +87,85 @@ class Anchor:
             with Image.open(io.BytesIO(data), formats=[self.pillow_format]) as image:
                 decoded = image if image.mode == "L" else image.convert("RGB")
                 pixels = np.array(decoded, dtype=np.uint8)
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, RuntimeError, SyntaxError, ValueError) as error:
             raise DiveqError(f"{self.name}: cannot decode these bytes: {error}") from error
         return Picture(pixels[:, :, None] if pixels.ndim == 2 else pixels)
 
+    def check(self) -> None:
+        """See that this Pillow can do it.
 
-def anchor(name: str) -> Anchor:
-    """The anchor of that name: `jpeg`, `jpeg2000`, `webp` or `avif`.
+        Raises:
+            DiveqError: It was built without the library, or the plugin is not installed.
+        """
+        if self.plugin is not None:
+            import_library(*self.plugin)
+        elif not features.check(self.feature):
+            raise DiveqError(
+                f"{self.name}: this Pillow was built without it; "
+                "reinstall the wheel of pillow>=11.3 (pip install --force-reinstall pillow)"
+            )
+
+
+def anchor(spec: str) -> Anchor:
+    """The anchor of that name, with settings: `avif`, `avif:speed=3`.
+
+    The settings that differ from the anchor's own are part of its name:
+
+    >>> anchor("avif:speed=3").name, anchor("avif:speed=6").name
+    ('avif-speed3', 'avif')
 
     Raises:
-        ConfigError: There is no such anchor.
-        DiveqError: This Pillow was built without the library it needs.
+        ConfigError: There is no such anchor or setting, or its value is out of range.
+        DiveqError: This Pillow cannot do it (see `Anchor.check`).
     """
-    found = ANCHORS.get(name)
-    if found is None:
-        raise ConfigError(f"{name}: no such anchor; there are: {', '.join(ANCHORS)}")
-    if not features.check(found.feature):
-        raise DiveqError(
-            f"{name}: this Pillow was built without it; "
-            "reinstall the wheel of pillow>=11.3 (pip install --force-reinstall pillow)"
-        )
+    found = parse(spec)
+    found.check()
     return found
 
 
-def _jpeg_options(quality: float, channels: int) -> _Options:
+def parse(spec: str) -> Anchor:
+    """The same without a look at what is installed.
+
+    Raises:
+        ConfigError: There is no such anchor or setting, or its value is out of range.
+    """
+    name, colon, rest = spec.partition(":")
+    found = ANCHORS.get(name)
+    if found is None:
+        raise ConfigError(f"{name}: no such anchor; there are: {', '.join(ANCHORS)}")
+    settings = dict(found.settings)
+    for part in rest.split(",") if colon else ():
+        key, _, value = part.partition("=")
+        if key not in settings:
+            known = ", ".join(found.settings) or "none"
+            raise ConfigError(f"{spec}: {name} has no setting {key!r}; there are: {known}")
+        low, high = settings[key].low, settings[key].high
+        if not (value.isascii() and value.isdecimal() and low <= int(value) <= high):
+            raise ConfigError(f"{spec}: {key} is a whole number from {low} to {high}")
+        settings[key] = replace(settings[key], value=int(value))
+    for key, setting in settings.items():
+        if setting != found.settings[key]:
+            name += f"-{key}{setting.value}"
+    values = {key: setting.value for key, setting in settings.items()}
+    description = found.description.format(**values)
+    return replace(found, name=name, description=description, settings=settings)
+
+
+def is_installed(name: str) -> bool:
+    """Whether this Pillow can do an anchor; loads no plugin."""
+    found = ANCHORS[name]
+    if found.plugin is not None:
+        return importlib.util.find_spec(found.plugin[0]) is not None
+    return bool(features.check(found.feature))
+
+
+def _jpeg_options(quality: float, channels: int, _settings: Mapping[str, int]) -> _Options:
     # Progressive scans with Huffman tables of their own: 1.5 % smaller than baseline, same pixels.
     options: _Options = {"quality": round(quality), "optimize": True, "progressive": True}
     return options if channels == 1 else {**options, "subsampling": "4:2:0"}
 
 
-def _jpeg2000_options(quality: float, channels: int) -> _Options:
+def _jpeg2000_options(quality: float, channels: int, _settings: Mapping[str, int]) -> _Options:
     options: _Options = {
         "quality_mode": "rates",
         "quality_layers": [8 * channels / quality],  # OpenJPEG wants the compression ratio
@@ -112,20 +176,28 @@ def _jpeg2000_options(quality: float, channels: int) -> _Options:
     return options if channels == 1 else {**options, "mct": 1}
 
 
-def _webp_options(quality: float, channels: int) -> _Options:
-    return {"quality": quality, "method": 6}
+def _webp_options(quality: float, channels: int, settings: Mapping[str, int]) -> _Options:
+    return {"quality": quality, "method": settings["method"]}
 
 
-def _avif_options(quality: float, channels: int) -> _Options:
+def _avif_options(quality: float, channels: int, settings: Mapping[str, int]) -> _Options:
     # One thread: more split the picture into tiles and change the bytes with the machine. 4:4:4
     # is better than Pillow's default of 4:2:0 at all rates when PSNR is taken over RGB.
-    subsampling = "4:0:0" if channels == 1 else "4:4:4"
-    return {"quality": round(quality), "speed": 6, "subsampling": subsampling, "max_threads": 1}
+    return {
+        "quality": round(quality),
+        "speed": settings["speed"],
+        "subsampling": "4:0:0" if channels == 1 else "4:4:4",
+        "max_threads": 1,
+    }
+
+
+def _jxl_options(quality: float, channels: int, settings: Mapping[str, int]) -> _Options:
+    return {"quality": quality, "effort": settings["effort"], "num_threads": 1}
 
 
 ANCHORS: Mapping[str, Anchor] = {
-    one.name: one
-    for one in (
+    codec.name: codec
+    for codec in (
         Anchor(
             name="jpeg",
             description="JPEG (Pillow), 4:2:0, progressive, optimised Huffman tables",
@@ -148,23 +220,37 @@ ANCHORS: Mapping[str, Anchor] = {
         ),
         Anchor(
             name="webp",
-            description="WebP (Pillow, libwebp), 4:2:0, method 6",
+            description="WebP (Pillow, libwebp), 4:2:0, method {method}",
             suffix=".webp",
             qualities=(0, 5, 10, 20, 30, 40, 50, 60, 70, 80, 85, 90, 95),
             bounds=(0, 100),
             pillow_format="WEBP",
             feature="webp",
             options=_webp_options,
+            settings={"method": Setting(6, 0, 6)},
         ),
         Anchor(
             name="avif",
-            description="AVIF (Pillow, libavif), 4:4:4, speed 6, one thread",
+            description="AVIF (Pillow, libavif), 4:4:4, speed {speed}, one thread",
             suffix=".avif",
             qualities=(5, 10, 20, 30, 40, 50, 60, 70, 80, 90),
             bounds=(0, 100),
             pillow_format="AVIF",
             feature="avif",
             options=_avif_options,
+            settings={"speed": Setting(6, 0, 10)},
+        ),
+        Anchor(
+            name="jxl",
+            description="JPEG XL (pillow-jxl-plugin, libjxl), effort {effort}, one thread",
+            suffix=".jxl",
+            qualities=(5, 15, 30, 45, 60, 70, 80, 85, 90, 95),
+            bounds=(1, 99),  # 100 asks for lossless coding, and the plugin refuses to
+            pillow_format="JXL",
+            feature="",
+            options=_jxl_options,
+            settings={"effort": Setting(7, 1, 9)},
+            plugin=("pillow_jxl", "pillow-jxl-plugin"),
         ),
     )
 }

@@ -67,7 +67,7 @@ class LearnedBaseline:
         """
         model = self._models.get(int(quality)) if quality == int(quality) else None
         if model is None:
-            known = ", ".join(str(one) for one in self.qualities)
+            known = ", ".join(map(str, self.qualities))
             raise ConfigError(
                 f"{self.name}: no checkpoint for quality {quality:g}; there are {known}"
             )
@@ -79,7 +79,7 @@ class LearnedBaseline:
             coded = model.compress(torch.nn.functional.pad(x, (left, right, top, bottom)))
         strings = [bytes(batch[0]) for batch in coded["strings"]]
         header = _HEADER.pack(int(quality), width, height, *coded["shape"], len(strings))
-        return header + b"".join(_LENGTH.pack(len(one)) + one for one in strings)
+        return header + b"".join(_LENGTH.pack(len(string)) + string for string in strings)
 
     def decompress(self, data: bytes) -> Picture:
         """Decode what `compress` made, with the checkpoint that the header names.
@@ -93,7 +93,7 @@ class LearnedBaseline:
         quality, width, height, rows, columns, count = _HEADER.unpack_from(data)
         if quality not in self._models:
             raise ConfigError(f"{self.name}: no checkpoint for quality {quality} of this file")
-        strings = [[one] for one in _strings(data[_HEADER.size :], count)]
+        strings = [[string] for string in _strings(data[_HEADER.size :], count)]
         with torch.no_grad():
             x: Tensor = self._models[quality].decompress(strings, (rows, columns))["x_hat"]
         left, _, top, _ = _padding(height, width)

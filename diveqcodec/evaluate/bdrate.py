@@ -11,11 +11,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 from diveqcodec.errors import DiveqError
+from diveqcodec.evaluate import pchip
 from diveqcodec.evaluate.curves import Curve, Metric
-from diveqcodec.evaluate.extra import import_extra
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +25,17 @@ class Delta:
         value: In percent; negative: the tested curve needs fewer bits.
         low: Start of the range in dB.
         high: End of the range in dB.
+        left_out: How many points of the two curves are infinite (lossless), and so not in it.
     """
 
     value: float
     low: float
     high: float
+    left_out: int = 0
+
+
+# A BD-rate over less than this says more of the two end points than of the codecs.
+NARROWEST = 1.0  # dB
 
 
 def bd_rate(
@@ -39,6 +44,7 @@ def bd_rate(
     over: tuple[float, float] | None = None,
     *,
     metric: Metric = "psnr",
+    is_cut: bool = False,
 ) -> Delta:
     """How many percent more bits `tested` needs than `anchor` for the same distortion.
 
@@ -48,16 +54,19 @@ def bd_rate(
         over: The range in dB; without it the whole range that both curves cover. Figures over
             different ranges cannot be compared, so tables should give a range.
         metric: PSNR, or MS-SSIM in decibels.
+        is_cut: Take of the range what both curves cover, as for single pictures, of which few
+            cover the whole; it must be `NARROWEST` at least.
 
     Raises:
         DiveqError: Fewer than two points, distortion that does not rise with rate, curves that do
             not overlap, or a range that one of them does not cover.
     """
     series = [_rising(curve, metric) for curve in (tested, anchor)]
-    spans = [(one.name, one.distortion[0], one.distortion[-1]) for one in series]
-    low, high = _common_range(spans, over)
-    means = [_mean(one.distortion, one.log_rate, low, high) for one in series]
-    return Delta(100 * math.expm1(means[0] - means[1]), low, high)
+    spans = [(part.name, part.distortion[0], part.distortion[-1]) for part in series]
+    low, high = _common_range(spans, over, is_cut)
+    means = [pchip.mean(part.distortion, part.log_rate, low, high) for part in series]
+    left_out = sum(value == math.inf for c in (tested, anchor) for value in c.distortion(metric))
+    return Delta(100 * math.expm1(means[0] - means[1]), low, high, left_out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +79,14 @@ class _Series:
 
 
 def _rising(curve: Curve, metric: Metric) -> _Series:
-    """Check that the curve rises; points without this metric are left out."""
+    """Check that the curve rises; lossless points and those without this metric are left out."""
     points = [
         (rate, value)
         for rate, value in zip(curve.bpp, curve.distortion(metric), strict=True)
         if math.isfinite(value)
     ]
     if len(points) < 2:
-        raise DiveqError(
-            f"{curve.name}: a Bjøntegaard delta needs two points with {metric} at least, "
-            f"but there are {len(points)}; evaluate at more qualities"
-        )
+        raise DiveqError(_too_few(curve, metric, len(points)))
     for (rate, value), (next_rate, next_value) in pairwise(points):
         if next_value <= value:
             raise DiveqError(
@@ -91,13 +97,33 @@ def _rising(curve: Curve, metric: Metric) -> _Series:
     return _Series(curve.name, log_rate, [value for _, value in points])
 
 
+def _too_few(curve: Curve, metric: Metric, count: int) -> str:
+    """Why a curve with `count` usable points has no delta."""
+    values = curve.distortion(metric)
+    lossless = sum(value == math.inf for value in values)
+    missing = sum(math.isnan(value) for value in values)
+    causes = [f"{lossless} are lossless"] * bool(lossless)
+    causes += [f"{missing} have none"] * bool(missing)
+    why = f" ({', '.join(causes)})" if causes else ""
+    return (
+        f"{curve.name}: a Bjøntegaard delta needs two points with {metric} at least, "
+        f"but there are {count}{why}; evaluate at more qualities"
+    )
+
+
 def _common_range(
-    spans: Sequence[tuple[str, float, float]], over: tuple[float, float] | None
+    spans: Sequence[tuple[str, float, float]], over: tuple[float, float] | None, is_cut: bool
 ) -> tuple[float, float]:
     """The range to integrate over, after checking that every curve covers it."""
     low = max(start for _, start, _ in spans)
     high = min(end for _, _, end in spans)
-    if over is not None:
+    if is_cut and low < high:
+        if over is not None:
+            low, high = max(low, over[0]), min(high, over[1])
+        if high - low < NARROWEST:
+            raise DiveqError(f"the curves share less than {NARROWEST:g} dB of the range")
+        return low, high
+    if over is not None and not is_cut:
         if not over[0] < over[1]:
             raise DiveqError(f"{over[0]:g}-{over[1]:g} dB: not a range; give it as LOW, HIGH")
         for name, start, end in spans:
@@ -112,10 +138,3 @@ def _common_range(
         covered = ", ".join(f"{name} {start:.2f}-{end:.2f} dB" for name, start, end in spans)
         raise DiveqError(f"the curves do not overlap: {covered}")
     return low, high
-
-
-def _mean(x: Sequence[float], y: Sequence[float], low: float, high: float) -> float:
-    """Mean of the PCHIP interpolant of y(x) over [low, high], by its exact integral."""
-    interpolate: Any = import_extra("scipy.interpolate")
-    interpolant = interpolate.PchipInterpolator(x, y)
-    return float(interpolant.integrate(low, high)) / (high - low)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from diveqcodec.errors import DiveqError
-from diveqcodec.evaluate.extra import import_extra
+from diveqcodec.evaluate.libraries import import_library
 
 _TOO_NEW = (3, 13)  # as in pyproject.toml: compressai needs numpy < 2
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
@@ -31,7 +31,7 @@ def import_compressai(module: str = "compressai") -> Any:
     if sys.version_info >= _TOO_NEW and importlib.util.find_spec("compressai") is None:
         raise DiveqError("compressai: there is none for this Python; use Python 3.11 or 3.12")
     _define_missing_schemas()
-    return import_extra(module)
+    return import_library(module, "'diveqcodec[eval]'")
 
 
 @cache

@@ -6,19 +6,15 @@ colour version.
 """
 
 import math
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from diveqcodec import ssim
 from diveqcodec.errors import DiveqError
-from diveqcodec.evaluate.extra import import_extra
 
 Pixels = npt.NDArray[np.uint8]
-
-# pytorch_msssim halves the picture four times and wants its 11-tap window to fit afterwards.
-SMALLEST_MS_SSIM_SIDE = 161
 
 
 def psnr(original: Pixels, decoded: Pixels) -> float:
@@ -52,18 +48,17 @@ def ms_ssim(original: Pixels, decoded: Pixels, device: str = "cpu") -> float | N
         None if a side is below 161 pixels, where five scales do not fit.
 
     Raises:
-        DiveqError: As `psnr`, or pytorch_msssim is not installed.
+        DiveqError: As `psnr`.
     """
     first, second = _as_colour(original, decoded)
-    if min(first.shape[:2]) < SMALLEST_MS_SSIM_SIDE:
+    if min(first.shape[:2]) < ssim.SMALLEST_SIDE:
         return None
-    library: Any = import_extra("pytorch_msssim")
-    tensors = [
-        torch.from_numpy(pixels.astype(np.float32)).to(device).permute(2, 0, 1)[None]
+    x, y = (
+        torch.from_numpy(pixels.astype(np.float32) / 255).to(device).permute(2, 0, 1)[None]
         for pixels in (first, second)
-    ]
+    )
     with torch.no_grad():
-        return float(library.ms_ssim(*tensors, data_range=255))
+        return float(ssim.ms_ssim(x, y, floor=0))
 
 
 def _as_colour(original: Pixels, decoded: Pixels) -> tuple[Pixels, Pixels]:

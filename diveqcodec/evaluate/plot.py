@@ -4,10 +4,12 @@ Draws with matplotlib's non-interactive canvas and touches no global state of it
 curves. Each curve carries its name at its right end, in its own colour: no legend box to look up.
 """
 
+import io
 import itertools
 import logging
 import statistics
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from diveqcodec.errors import DiveqError
-from diveqcodec.evaluate.choices import PLOT_SUFFIXES
 from diveqcodec.evaluate.curves import Curve, Metric
-from diveqcodec.evaluate.extra import import_extra
+from diveqcodec.evaluate.libraries import import_library
+from diveqcodec.evaluate.offered import PLOT_SUFFIXES
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +39,6 @@ _MUTED = (
     "#404a63",
     "#6fa64a",
 )
-_Series = tuple[Curve, Any, Any]  # with its rates and distortions as arrays
 _AXIS_TITLE = {"psnr": "PSNR-RGB (dB)", "ms-ssim": "MS-SSIM (dB), −10 log₁₀(1 − MS-SSIM)"}
 
 
@@ -56,6 +57,15 @@ class PlotOptions:
     metric: Metric = "psnr"
     emphasised: Collection[str] = ()
     rates: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """The points of a curve that can be drawn, as arrays."""
+
+    name: str
+    rates: Any
+    values: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,53 +98,86 @@ def plot_curves(curves: Sequence[Curve], path: Path, options: PlotOptions | None
     Raises:
         DiveqError: Nothing to draw, an unknown suffix, matplotlib missing, or an unwritable file.
     """
-    options = options or PlotOptions()
     if path.suffix.lower() not in PLOT_SUFFIXES:
         raise DiveqError(f"{path}: plots are written as {', '.join(PLOT_SUFFIXES)}")
-    series = [(curve, *_finite(curve, options.metric)) for curve in curves]
-    measured = [one for one in series if one[1].size]
-    if not measured:
-        raise DiveqError(f"{path}: no curve has {options.metric} to draw")
-    rates = options.rates or _shown_rates(measured, options.emphasised)
-    frame = _frame(measured, rates, options.emphasised)
-    if frame is None:
-        raise DiveqError(f"{path}: no curve has a point from {rates[0]:g} to {rates[1]:g} bpp")
-    shown = [one for one in measured if _is_inside(one, frame)]
-    for curve in curves:
-        if all(curve is not one[0] for one in shown):
-            log.warning("%s: not in the plot, for it has nothing where it is drawn", curve.name)
-    figures: Any = import_extra("matplotlib.figure")
-    matplotlib: Any = import_extra("matplotlib")
-    # Text stays text, and the same curves give the same file.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "diveqcodec"}):
-        figure = figures.Figure(figsize=(8, 5.2), layout="constrained")
-        axes = figure.add_subplot()
-        colours = _colours([one[0] for one in shown], options.emphasised)
-        labels = [
-            _draw(axes, one, frame.high, colour, one[0].name in options.emphasised)
-            for one, colour in zip(shown, colours, strict=True)
-        ]
-        _dress(axes, frame, options)
-        _place_labels(axes, labels)
+    with _style():
+        figure = _figure(curves, options or PlotOptions(), f"{path}: ")
         try:
-            figure.savefig(path, dpi=160, metadata=_metadata(path))
+            figure.savefig(path, dpi=160, metadata=_metadata(path.suffix.lower()))
         except OSError as error:
             raise DiveqError(f"{path}: cannot write the plot: {error.strerror}") from error
 
 
-def _finite(curve: Curve, metric: Metric) -> tuple[Any, Any]:
-    """Rates and distortions of the points that can be drawn, as arrays."""
+def plot_svg(curves: Sequence[Curve], options: PlotOptions | None = None) -> str:
+    """The same as the text of an SVG file.
+
+    Raises:
+        DiveqError: Nothing to draw, or matplotlib is missing.
+    """
+    stream = io.StringIO()
+    with _style():
+        figure = _figure(curves, options or PlotOptions())
+        figure.savefig(stream, format="svg", metadata=_metadata(".svg"))
+    return stream.getvalue()
+
+
+def check_library() -> None:
+    """See that plots can be drawn, before hours of work for one.
+
+    Raises:
+        DiveqError: matplotlib is missing.
+    """
+    import_library("matplotlib.figure", "matplotlib")
+
+
+def _style() -> AbstractContextManager[None]:
+    """Text stays text, and the same curves give the same file."""
+    matplotlib: Any = import_library("matplotlib", "matplotlib")
+    settings = {"svg.fonttype": "none", "svg.hashsalt": "diveqcodec"}
+    style: AbstractContextManager[None] = matplotlib.rc_context(settings)
+    return style
+
+
+def _figure(curves: Sequence[Curve], options: PlotOptions, where: str = "") -> Any:
+    """The curves as a figure of matplotlib; `where` begins what is raised."""
+    series = [_finite(curve, options.metric) for curve in curves]
+    measured = [line for line in series if line.rates.size]
+    if not measured:
+        raise DiveqError(f"{where}no curve has {options.metric} to draw")
+    rates = options.rates or _shown_rates(measured, options.emphasised)
+    frame = _frame(measured, rates, options.emphasised)
+    if frame is None:
+        raise DiveqError(f"{where}no curve has a point from {rates[0]:g} to {rates[1]:g} bpp")
+    shown = [line for line in measured if _is_inside(line, frame)]
+    for line in series:
+        if all(line is not drawn for drawn in shown):
+            log.warning("%s: not in the plot, for it has nothing where it is drawn", line.name)
+    figures: Any = import_library("matplotlib.figure", "matplotlib")
+    figure = figures.Figure(figsize=(8, 5.2), layout="constrained")
+    axes = figure.add_subplot()
+    colours = _colours([line.name for line in shown], options.emphasised)
+    labels = [
+        _draw(axes, line, frame.high, colour, line.name in options.emphasised)
+        for line, colour in zip(shown, colours, strict=True)
+    ]
+    _dress(axes, frame, options)
+    _place_labels(axes, labels)
+    return figure
+
+
+def _finite(curve: Curve, metric: Metric) -> _Series:
+    """The points that can be drawn."""
     rates, values = np.array(curve.bpp), np.array(curve.distortion(metric))
     is_finite = np.isfinite(values)
-    return rates[is_finite], values[is_finite]
+    return _Series(curve.name, rates[is_finite], values[is_finite])
 
 
 def _shown_rates(series: Sequence[_Series], emphasised: Collection[str]) -> tuple[float, float]:
     """From zero to a little beyond the highest rate of what the plot is about (else the median)."""
-    rates = [float(rate[-1]) for curve, rate, _ in series if curve.name in emphasised]
+    rates = [float(line.rates[-1]) for line in series if line.name in emphasised]
     if rates:
         return 0.0, 1.06 * max(rates)
-    return 0.0, 1.06 * statistics.median(float(rate[-1]) for _, rate, _ in series)
+    return 0.0, 1.06 * statistics.median(float(line.rates[-1]) for line in series)
 
 
 def _frame(
@@ -145,7 +188,7 @@ def _frame(
     The top is that of all curves. The bottom is that of the emphasised ones, if there are any: what
     an anchor does below them matters to nobody.
     """
-    edges = [(one[0].name, value) for one in series for value in _edges(one, *rates)]
+    edges = [(line.name, value) for line in series for value in _edges(line, *rates)]
     if not edges:
         return None
     top = max(value for _, value in edges)
@@ -155,28 +198,28 @@ def _frame(
     return _Frame(*rates, bottom - margin, top + margin)
 
 
-def _is_inside(one: _Series, frame: _Frame) -> bool:
-    return any(value >= frame.bottom for value in _edges(one, frame.low, frame.high))
+def _is_inside(line: _Series, frame: _Frame) -> bool:
+    return any(value >= frame.bottom for value in _edges(line, frame.low, frame.high))
 
 
-def _edges(one: _Series, low: float, high: float) -> tuple[float, ...]:
+def _edges(line: _Series, low: float, high: float) -> tuple[float, ...]:
     """The curve's heights where it enters and leaves a range of rates; none if it is outside."""
-    _, rates, values = one
+    rates = line.rates
     if rates[0] > high or rates[-1] < low:
         return ()
     ends = (max(low, rates[0]), min(high, rates[-1]))
-    return tuple(float(np.interp(end, rates, values)) for end in ends)
+    return tuple(float(np.interp(end, rates, line.values)) for end in ends)
 
 
-def _colours(curves: Sequence[Curve], emphasised: Collection[str]) -> list[str]:
-    """One colour a curve; the strong and the muted ones are dealt out separately."""
+def _colours(names: Sequence[str], emphasised: Collection[str]) -> list[str]:
+    """A colour for every curve; the strong and the muted ones are dealt out separately."""
     strong, muted = itertools.cycle(_EMPHASIS), itertools.cycle(_MUTED)
-    return [next(strong if curve.name in emphasised else muted) for curve in curves]
+    return [next(strong if name in emphasised else muted) for name in names]
 
 
-def _draw(axes: Any, one: _Series, high: float, colour: str, is_bold: bool) -> _Label:
-    """One line with its points; returns the label for its right end."""
-    curve, rates, values = one
+def _draw(axes: Any, line: _Series, high: float, colour: str, is_bold: bool) -> _Label:
+    """A line with its points; returns the label for its right end."""
+    rates, values = line.rates, line.values
     axes.plot(
         rates,
         values,
@@ -193,7 +236,7 @@ def _draw(axes: Any, one: _Series, high: float, colour: str, is_bold: bool) -> _
     slope = 0.0
     if end < high and rates.size > 1:
         slope = float((values[-1] - values[-2]) / np.log(rates[-1] / rates[-2]))
-    return _Label(curve.name, colour, is_bold, end, y, y + slope * float(np.log(high / end)))
+    return _Label(line.name, colour, is_bold, end, y, y + slope * float(np.log(high / end)))
 
 
 def _dress(axes: Any, frame: _Frame, options: PlotOptions) -> None:
@@ -261,6 +304,6 @@ def _spread(wanted: Sequence[float], spacing: float, bottom: float, top: float) 
     return [value + place * spacing for place, value in enumerate(flat)]
 
 
-def _metadata(path: Path) -> dict[str, None] | None:
+def _metadata(suffix: str) -> dict[str, None] | None:
     """No date in the file, so that drawing again changes nothing."""
-    return {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower())
+    return {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(suffix)

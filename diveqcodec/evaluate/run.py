@@ -7,10 +7,10 @@ tables or plots.
 
 import os
 import platform
-import statistics
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -18,8 +18,9 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from diveqcodec.errors import DiveqError
-from diveqcodec.evaluate.curves import Curve
+from diveqcodec.evaluate.journal import Journal, Notes
 from diveqcodec.evaluate.metrics import ms_ssim, psnr
+from diveqcodec.evaluate.results import Results, Row
 from diveqcodec.image import Picture, load, save
 
 
@@ -49,107 +50,59 @@ class OffersParts(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One picture at one quality.
+class Folders:
+    """Where files go.
 
     Attributes:
-        image: The picture's path relative to the folder that holds all pictures.
-        width: In pixels.
-        height: In pixels.
-        quality: As given to the codec.
-        size: Of the file on disk, in bytes.
-        psnr: PSNR-RGB in dB between 8-bit pictures; infinite if lossless.
-        ms_ssim: In [0, 1]; None if a side is below 161 pixels.
-        encoding_seconds: Picture in memory to bytes.
-        decoding_seconds: Bytes to picture in memory.
-        parts: Bits by part, empty if the codec does not offer them.
+        coded: The coded files are written here, and stay.
+        decoded: The decoded pictures, as PNG; None if nobody wants them.
     """
 
-    image: str
-    width: int
-    height: int
-    quality: float
-    size: int
-    psnr: float
-    ms_ssim: float | None
-    encoding_seconds: float
-    decoding_seconds: float
-    parts: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def bpp(self) -> float:
-        """Bits of the whole file per pixel."""
-        return 8 * self.size / (self.width * self.height)
+    coded: Path
+    decoded: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
-    """One quality: means of the pictures' own values (not totals over the set).
+class Listeners:
+    """Who hears what happens.
 
-    Attributes are those of `Row`; `ms_ssim` is None as soon as one picture has none, and `parts`
-    are bits per pixel.
+    Attributes:
+        progress: Called with each row as soon as it is there.
+        refuse: Called with a picture that cannot be read, coded or decoded to its size, and why;
+            the results then have no row of it. Without it the first such picture ends the loop.
     """
 
-    quality: float
-    bpp: float
-    psnr: float
-    ms_ssim: float | None
-    encoding_seconds: float
-    decoding_seconds: float
-    parts: Mapping[str, float]
+    progress: Callable[[Row], None] | None = None
+    refuse: Callable[[Path, Exception], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Results:
-    """All rows of one codec on one set of pictures.
+class Task:
+    """A picture and the qualities to measure it at."""
 
-    Attributes:
-        name: Of the codec.
-        description: Its settings, as far as it says them.
-        rows: Picture by picture, and quality by quality within a picture.
-        environment: Versions and machine, see `environment`.
-    """
-
+    path: Path
     name: str
-    description: str
-    rows: tuple[Row, ...]
-    environment: Mapping[str, str | int]
+    qualities: tuple[float, ...]
 
-    @property
-    def images(self) -> tuple[str, ...]:
-        """The pictures' names in the order of the rows."""
-        return tuple(dict.fromkeys(row.image for row in self.rows))
 
-    def points(self) -> list[Point]:
-        """One point a quality, in the order in which the qualities were given."""
-        qualities = dict.fromkeys(row.quality for row in self.rows)
-        return [_point([row for row in self.rows if row.quality == one]) for one in qualities]
+class Pool(Protocol):
+    """Other processes that measure, see `diveqcodec.evaluate.workers`."""
 
-    def of(self, images: Collection[str]) -> "Results":
-        """The same with the rows of these pictures only."""
-        return replace(self, rows=tuple(row for row in self.rows if row.image in images))
-
-    def curve(self) -> Curve:
-        """The points as a rate-distortion curve."""
-        points = self.points()
-        return Curve.from_points(
-            self.name,
-            [point.bpp for point in points],
-            [point.psnr for point in points],
-            [point.ms_ssim for point in points],
-            self.description,
-        )
+    def measure(
+        self, tasks: Sequence[Task], folders: Folders
+    ) -> Iterator[tuple[Task, list[Row] | Exception]]:
+        """The rows of every task, or why there are none, in the order in which they are done."""
 
 
 def evaluate(
     codec: ImageCodec,
     files: Sequence[Path],
     qualities: Sequence[float],
-    workdir: Path,
-    progress: Callable[[Row], None] | None = None,
+    folders: Folders,
+    listeners: Listeners | None = None,
     *,
-    save_images: Path | None = None,
-    refuse: Callable[[Path, Exception], None] | None = None,
+    journal: Journal | None = None,
+    pool: Pool | None = None,
 ) -> Results:
     """Measure a codec on picture files.
 
@@ -160,11 +113,10 @@ def evaluate(
         codec: What to measure. It may have `suffix` (of its files), `description` and `parts`.
         files: Picture files of any format that the package reads.
         qualities: Each is tried on every picture.
-        workdir: Where the coded files are written, and stay.
-        progress: Called with each row as soon as it is there.
-        save_images: Folder for the decoded pictures, as PNG.
-        refuse: Called with a picture that cannot be read, coded or decoded to its size, and why;
-            the results then have no row of it. Without it the first such picture ends the loop.
+        folders: Where the coded files go, and the decoded pictures.
+        listeners: Who hears of rows and of refused pictures.
+        journal: Rows that are in it are not measured again; those that are measured go there.
+        pool: Measures in other processes; without it everything happens in this one.
 
     Raises:
         DiveqError: No pictures or qualities, a picture given twice, or, without `refuse`, a picture
@@ -173,38 +125,86 @@ def evaluate(
     """
     if not files or not qualities:
         raise DiveqError("nothing to evaluate: give one picture and one quality at least")
-    names = _names(files)
-    suffix = str(getattr(codec, "suffix", ".bin"))
-    rows: list[Row] = []
-
-    def measure(path: Path, name: str) -> Iterator[Row]:
-        picture = _colours_only(load(path))
-        if not rows:
-            codec.decompress(codec.compress(picture, qualities[0]))
-        for quality in qualities:
-            stem = f"{name}.q{quality:g}"
-            row, decoded = _measure(codec, picture, name, quality, workdir / (stem + suffix))
-            if save_images is not None:
-                _save(decoded, save_images / f"{stem}.png")
-            if progress is not None:
-                progress(row)
-            yield row
-
-    for path, name in zip(files, names, strict=True):
-        try:
-            rows += list(measure(path, name))
-        except Exception as error:  # whatever it is, the other pictures are not to blame
-            if refuse is None:
-                raise
-            refuse(path, error)
+    listeners = listeners or Listeners()
+    progress = listeners.progress or (lambda row: None)
     description = str(getattr(codec, "description", ""))
-    return Results(codec.name, description, tuple(rows), environment())
+    surroundings = environment()
+    notes = Notes(journal, codec.name, description, surroundings)
+    tasks, known = [], dict[tuple[str, float], Row]()
+    for path, name in zip(files, picture_names(files), strict=True):
+        rows = {
+            quality: row
+            for quality, row in notes.rows(path, name, qualities).items()
+            if folders.decoded is None or _decoded_path(folders.decoded, row).exists()
+        }
+        known |= {(name, quality): row for quality, row in rows.items()}
+        for row in rows.values():
+            progress(row)
+        missing = tuple(quality for quality in qualities if quality not in rows)
+        if missing:
+            tasks.append(Task(path, name, missing))
+    done = pool or _Here(codec, progress)
+    for task, outcome in done.measure(tasks, folders):
+        if isinstance(outcome, Exception):
+            if listeners.refuse is None:
+                raise outcome
+            for quality in qualities:
+                known.pop((task.name, quality), None)
+            listeners.refuse(task.path, outcome)
+            continue
+        for row in outcome:
+            known[task.name, row.quality] = row
+            if pool is not None:
+                progress(row)
+        notes.add(task.path, outcome)
+    names = picture_names(files)
+    ordered = [known[key] for name in names for q in qualities if (key := (name, q)) in known]
+    return Results(codec.name, description, tuple(ordered), surroundings)
 
 
-def in_common(results: Sequence[Results]) -> list[Results]:
-    """The same results without the pictures that one of them lacks, so that means compare."""
-    images = set.intersection(*(set(one.images) for one in results))
-    return [one.of(images) for one in results]
+@dataclass(slots=True)
+class _Here:
+    """Measures in this process, and tells of every row at once."""
+
+    codec: ImageCodec
+    progress: Callable[[Row], None]
+
+    def measure(
+        self, tasks: Sequence[Task], folders: Folders
+    ) -> Iterator[tuple[Task, list[Row] | Exception]]:
+        is_warm = False
+        for task in tasks:
+            rows: list[Row] = []
+            try:
+                for row in measure_picture(self.codec, task, folders, is_warm):
+                    is_warm = True
+                    rows.append(row)
+                    self.progress(row)
+            except Exception as error:  # whatever it is, the other pictures are not to blame
+                yield task, error
+            else:
+                yield task, rows
+
+
+def measure_picture(
+    codec: ImageCodec, task: Task, folders: Folders, is_warm: bool
+) -> Iterator[Row]:
+    """The rows of one picture; a codec that is not warm codes it once before it is timed.
+
+    Raises:
+        DiveqError: As `evaluate`.
+    """
+    suffix = str(getattr(codec, "suffix", ".bin"))
+    picture = colours_only(load(task.path))
+    if not is_warm:
+        codec.decompress(codec.compress(picture, task.qualities[0]))
+    for quality in task.qualities:
+        stem = f"{task.name}.q{quality:g}"
+        target = folders.coded / (stem + suffix)
+        row, decoded = _measure(codec, picture, task.name, quality, target)
+        if folders.decoded is not None:
+            _save(decoded, _decoded_path(folders.decoded, row))
+        yield row
 
 
 def environment() -> dict[str, str | int]:
@@ -221,6 +221,11 @@ def environment() -> dict[str, str | int]:
     found["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
     found["torch_threads"] = torch.get_num_threads()
     return found
+
+
+def colours_only(picture: Picture) -> Picture:
+    """The picture without transparency and metadata."""
+    return replace(picture, alpha=None, icc=None, exif=None, xmp=None)
 
 
 def _measure(
@@ -261,39 +266,19 @@ def _measure(
     return row, decoded
 
 
-def _point(rows: Sequence[Row]) -> Point:
-    """The means over the pictures of one quality."""
-    similarities = [row.ms_ssim for row in rows if row.ms_ssim is not None]
-    parts = dict.fromkeys(part for row in rows for part in row.parts)
-    return Point(
-        quality=rows[0].quality,
-        bpp=statistics.fmean(row.bpp for row in rows),
-        psnr=statistics.fmean(row.psnr for row in rows),
-        ms_ssim=statistics.fmean(similarities) if len(similarities) == len(rows) else None,
-        encoding_seconds=statistics.fmean(row.encoding_seconds for row in rows),
-        decoding_seconds=statistics.fmean(row.decoding_seconds for row in rows),
-        parts={
-            part: statistics.fmean(
-                row.parts.get(part, 0) / (row.width * row.height) for row in rows
-            )
-            for part in parts
-        },
-    )
-
-
-def _colours_only(picture: Picture) -> Picture:
-    return replace(picture, alpha=None, icc=None, exif=None, xmp=None)
-
-
-def _names(files: Sequence[Path]) -> list[str]:
+def picture_names(files: Sequence[Path]) -> list[str]:
     """Names that tell the files apart without saying where on this machine they are."""
     paths = [Path(os.path.abspath(path)) for path in files]
     root = Path(os.path.commonpath([path.parent for path in paths]))
     names = [path.relative_to(root).as_posix() for path in paths]
     if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next(name for name, count in Counter(names).items() if count > 1)
         raise DiveqError(f"{twice}: given twice; give every picture once")
     return names
+
+
+def _decoded_path(folder: Path, row: Row) -> Path:
+    return folder / f"{row.image}.q{row.quality:g}.png"
 
 
 def _save(decoded: Picture, target: Path) -> None:

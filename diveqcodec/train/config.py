@@ -16,7 +16,8 @@ from diveqcodec.config import from_dict, to_dict
 from diveqcodec.errors import ConfigError
 from diveqcodec.modelconfig import ModelConfig
 from diveqcodec.quantize.rate_aware import Gradient
-from diveqcodec.train.loss import MS_SSIM_SMALLEST, Distortion
+from diveqcodec.ssim import SMALLEST_SIDE
+from diveqcodec.train.loss import Distortion
 from diveqcodec.transform import SIDE
 
 
@@ -127,7 +128,7 @@ class TrainConfig:
         ):
             if value < 1:
                 raise ConfigError(f"{name}: {value} is not positive")
-        if self.loss.distortion == "ms-ssim" and self.data.crop < MS_SSIM_SMALLEST:
+        if self.loss.distortion == "ms-ssim" and self.data.crop < SMALLEST_SIDE:
             raise ConfigError(
                 f"data.crop: {self.data.crop} is too small for loss.distortion = ms-ssim; use 192"
             )

@@ -49,7 +49,7 @@ def plot(folder: Path, target: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise TrainingError(
-            "plotting needs matplotlib; install it with: pip install 'diveqcodec[eval]'"
+            "plotting needs matplotlib; install it with: pip install matplotlib"
         ) from error
     training = [line for line in lines if not line.get("validation")]
     validation = [line for line in lines if line.get("validation")]

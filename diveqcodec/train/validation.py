@@ -15,9 +15,10 @@ from torch import Tensor
 
 from diveqcodec.layers import fast_dtype
 from diveqcodec.model import DvqModel
+from diveqcodec.ssim import ms_ssim
 from diveqcodec.train.config import TrainConfig
 from diveqcodec.train.data import Pictures
-from diveqcodec.train.loss import REFERENCE_LAMBDA, ms_ssim, weighted_distortion
+from diveqcodec.train.loss import REFERENCE_LAMBDA, weighted_distortion
 
 VALIDATION_LAMBDAS = (0.0016, 0.0067, 0.05)
 

@@ -1,7 +1,6 @@
-"""Imports the libraries of the optional extra `diveqcodec[eval]`, late and with a clear message.
+"""Imports libraries that not every installation has, late and with a clear message.
 
-It knows the name of the extra and nothing about what the libraries are used for. Compressing and
-decompressing need none of them.
+It knows nothing about what they are used for. Compressing and decompressing need none of them.
 """
 
 import importlib
@@ -10,8 +9,12 @@ from typing import Any
 from diveqcodec.errors import DiveqError
 
 
-def import_extra(module: str) -> Any:
-    """Import a module that only `diveqcodec[eval]` brings, such as `scipy.interpolate`.
+def import_library(module: str, install: str) -> Any:
+    """Import a module such as `matplotlib.figure`.
+
+    Args:
+        module: Its full name.
+        install: What `pip install` needs to bring it.
 
     Raises:
         DiveqError: The library is not installed.
@@ -23,6 +26,5 @@ def import_extra(module: str) -> Any:
         # remedy, so the message names what was really missing.
         missing = error.name or module
         raise DiveqError(
-            f"{missing}: not installed, but evaluation needs it; "
-            "install it with: pip install 'diveqcodec[eval]'"
+            f"{missing}: not installed; install it with: pip install {install}"
         ) from error

@@ -1,0 +1,77 @@
+"""The project's own codec as `diveqcodec.evaluate.run` wants it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diveqcodec.errors import ConfigError
+
+if TYPE_CHECKING:
+    from diveqcodec.codec import Codec
+    from diveqcodec.image import Picture
+
+
+def codec_name(model: str, effort: int | None) -> str:
+    """What results call a model at an effort that was asked for: diveq-2, 9 -> diveq-2-e9."""
+    return model if effort is None else f"{model}-e{effort}"
+
+
+class DvqCodec:
+    """A codec at one effort, with suffix and description.
+
+    Args:
+        codec: What does the work.
+        effort: As in `Codec.compress`; it is then part of the name. None for the codec's default.
+
+    Raises:
+        ConfigError: The codec has no such effort.
+    """
+
+    suffix = ".dvq"
+    bounds = (1.0, 100.0)
+
+    def __init__(self, codec: Codec, effort: int | None = None) -> None:
+        from diveqcodec.codec import DEFAULT_EFFORT, EFFORTS
+
+        if effort is not None and effort not in EFFORTS:
+            raise ConfigError(f"effort {effort}: use one of {', '.join(map(str, EFFORTS))}")
+        self._codec = codec
+        self._effort = DEFAULT_EFFORT if effort is None else effort
+        self.name = codec_name(codec.name, effort)
+        self.description = (
+            f"diveq, model {codec.model.model_id.hex()}, effort {self._effort}, {codec.device}"
+        )
+
+    def compress(self, picture: Picture, quality: float) -> bytes:
+        """The file's bytes, when the device has finished."""
+        return self._codec.compress(picture, quality, self._effort)
+
+    def decompress(self, data: bytes) -> Picture:
+        """The picture of a file's bytes."""
+        return self._codec.decompress(data)
+
+
+class DvqCodecByPart(DvqCodec):
+    """The same with bits by part, for which every file is decoded once more."""
+
+    def parts(self, data: bytes) -> dict[str, int]:
+        """Bits of the hyper latent, of every slice, and of the rest."""
+        return self._codec.parts(data)
+
+
+def load(weights: Path, device: str, effort: int | None, by_part: bool) -> DvqCodec:
+    """The codec of a weights file, in a process that has none yet.
+
+    Raises:
+        ModelError: the file cannot be read.
+        ConfigError: the codec has no such effort.
+    """
+    import torch
+
+    from diveqcodec import zoo
+    from diveqcodec.codec import Codec
+
+    place = torch.device(device)
+    codec = Codec(zoo.load(weights, place), place)
+    return (DvqCodecByPart if by_part else DvqCodec)(codec, effort)

@@ -1,0 +1,107 @@
+"""Result files: written, and read back with every row.
+
+JSON in CompressAI's layout with extra keys, so existing plotting scripts read it, and
+`diveqcodec.evaluate.curves.read_curve` reads both. Knows nothing of how the numbers came about.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diveqcodec.errors import DiveqError
+from diveqcodec.evaluate.results import Results, Row
+
+
+def results_json(results: Results) -> str:
+    """CompressAI's layout with extra keys: `images`, `environment`, and per-image `rows`.
+
+    The PSNR of a point with a lossless picture is null, and so is a missing MS-SSIM.
+    """
+    points = results.points()
+    content = {
+        "name": results.name,
+        "description": results.description,
+        "results": {
+            "bpp": [point.bpp for point in points],
+            "psnr-rgb": [None if point.lossless else point.psnr for point in points],
+            "ms-ssim-rgb": [point.ms_ssim for point in points],
+            "encoding_time": [point.encoding_seconds for point in points],
+            "decoding_time": [point.decoding_seconds for point in points],
+        },
+        "qualities": [point.quality for point in points],
+        "lossless": [point.lossless for point in points],
+        "images": list(results.images),
+        "environment": dict(results.environment),
+    }
+    head = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    rows = [json.dumps(row_record(row), ensure_ascii=False) for row in results.rows]
+    # A row is a line: a third of what the same takes with every number on its own.
+    return head[:-2] + ',\n "rows": [\n  ' + ",\n  ".join(rows) + "\n ]\n}\n"
+
+
+def read_results(path: Path) -> Results | None:
+    """The inverse of `results_json`; None for a file without rows, such as CompressAI's own.
+
+    Raises:
+        DiveqError: The file cannot be read, or its rows are damaged.
+    """
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or not content.get("rows"):
+            return None
+        rows = tuple(row_from_record(record) for record in content["rows"])
+        environment = dict(content.get("environment", {}))
+        return Results(str(content["name"]), str(content.get("description", "")), rows, environment)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise DiveqError(f"{path}: not a readable JSON file of results: {error}") from error
+
+
+def row_record(row: Row) -> dict[str, Any]:
+    """A row with JSON's types; an infinite PSNR (a lossless picture) is null.
+
+    >>> row = Row("a.png", 10, 8, 50, 100, math.inf, None, 0.5, 0.25)
+    >>> record = row_record(row)
+    >>> record["bpp"], record["psnr_rgb"], record["ms_ssim_rgb"]
+    (10.0, None, None)
+    >>> row_from_record(record) == row
+    True
+    """
+    return {
+        "image": row.image,
+        "width": row.width,
+        "height": row.height,
+        "quality": row.quality,
+        "bytes": row.size,
+        "bpp": row.bpp,
+        "psnr_rgb": row.psnr if math.isfinite(row.psnr) else None,
+        "ms_ssim_rgb": row.ms_ssim,
+        "encoding_seconds": row.encoding_seconds,
+        "decoding_seconds": row.decoding_seconds,
+        "parts": dict(row.parts),
+    }
+
+
+def row_from_record(record: Mapping[str, Any]) -> Row:
+    """The row of such an object.
+
+    Raises:
+        KeyError, TypeError, ValueError: It is not one.
+    """
+    psnr, ms_ssim = record["psnr_rgb"], record["ms_ssim_rgb"]
+    row = Row(
+        image=str(record["image"]),
+        width=int(record["width"]),
+        height=int(record["height"]),
+        quality=float(record["quality"]),
+        size=int(record["bytes"]),
+        psnr=math.inf if psnr is None else float(psnr),
+        ms_ssim=None if ms_ssim is None else float(ms_ssim),
+        encoding_seconds=float(record["encoding_seconds"]),
+        decoding_seconds=float(record["decoding_seconds"]),
+        parts={str(part): int(bits) for part, bits in dict(record.get("parts", {})).items()},
+    )
+    if min(row.width, row.height, row.size) < 1:
+        raise ValueError("a picture has pixels, and a file bytes")
+    return row
