@@ -199,7 +199,7 @@ class Stepping(Quantizer):
 
     @property
     def steps_jointly(self) -> bool:
-        """Yes."""
+        """Yes: one step, from the whole latent to the whole point."""
         return True
 
     def set_noise(self, *, rho: float, noise: Noise, sigma: float | None) -> None:

@@ -40,11 +40,16 @@ def write(stores: Stores, page: Path, results: Path) -> None:
 def parts(stores: Stores) -> dict[str, list[str]]:
     """Every generated part by name, as lines of text."""
     networks = [line for size in (16, 256, 2048) for line in tables.vqvae(stores, size)]
+    if networks:
+        networks += [*_image("PSNR over rate", "vqvae"), *_image("Codebook use over steps", "use")]
+    alone = tables.sources(stores)
+    if alone:
+        alone += _image("Error above k-means", "sources")
     return {
         "extent": extent(stores),
         "verdicts": verdicts.table(stores),
         "vqvae": networks,
-        "sources": tables.sources(stores),
+        "sources": alone,
         "choices": tables.choices(stores),
         "rates": tables.rates(stores),
         "sweeps": tables.sweeps(stores),
@@ -61,6 +66,10 @@ def extent(stores: Stores) -> list[str]:
         hours = sum(line.seconds for line in done) / 3600
         rows.append([scale, f"{len(done)} of {len(planned)}", f"{hours:.2f}"])
     return [*tables.markdown(["scale", "runs done", "hours they took"], rows), ""]
+
+
+def _image(text: str, name: str) -> list[str]:
+    return [f"![{text}](../results/quantizers/{name}.png)", ""]
 
 
 def _block(lines: list[str]) -> str:

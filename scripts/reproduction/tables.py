@@ -263,8 +263,29 @@ def split(stores: Stores) -> list[str]:
         caption = f"{assignment.capitalize()} assignment, {scale} runs ({steps} steps), best first:"
         head = ["gradient", "error + price·bits", "error", "bits a patch", "used"]
         head += ["error, second half", "bits, second half"]
-        result += [caption, "", *markdown(head, rows), ""]
+        result += [caption, "", *markdown(head, rows), "", _split_words(pairs), ""]
     return [f"Price of a bit: {PRICE}.", "", *result] if result else []
+
+
+def _split_words(pairs: list[tuple[tuple[str, str, Value], list[Line]]]) -> str:
+    """The best rule, what three seeds do not separate from it, and the rules that run away."""
+    best = Spread.of(pairs[0][1], "cost")
+    level = [
+        _rule_title(*rule)
+        for rule, group in pairs[1:]
+        if not Spread.of(group, "cost").is_above(best)
+    ]
+    lost = [
+        _rule_title(*rule)
+        for rule, group in pairs
+        if all(line.result["error"] > 1.05 * line.result["path"][2]["error"] for line in group)
+    ]
+    return (
+        f"Least cost: {_rule_title(*pairs[0][0])}; not separated from it: "
+        f"{'; '.join(level) or 'none'}. Error grew by more than a twentieth in the second half, in "
+        "every seed (the latents run away from their codewords): "
+        f"{'; '.join(lost) or 'none'}."
+    )
 
 
 def _rule_lines(lines: Lines, assignment: str, rule: tuple[str, str, Value]) -> list[Line]:
