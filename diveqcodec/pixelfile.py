@@ -203,7 +203,7 @@ def _is_constant(picture: Picture, layout: Layout, rectangle: Rectangle) -> bool
 def _cut(rectangle: Rectangle) -> Iterator[Rectangle]:
     """Pieces of as many tiles as may be coded together."""
     width = min(rectangle.columns, _WIDE)
-    height = max(1, _TOGETHER // width)
+    height = min(max(1, _TOGETHER // width), _WIDE)
     for row in range(0, rectangle.rows, height):
         for column in range(0, rectangle.columns, width):
             yield Rectangle(

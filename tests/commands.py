@@ -37,12 +37,14 @@ def install_tiny(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
 
 
 def draw(path: Path, mode: str = "RGB", size: tuple[int, int] = (40, 24)) -> Path:
-    """Write a smooth picture of some mode; the format follows from the suffix."""
+    """Write a noisy picture of some mode, no drawing; the format follows from the suffix."""
     width, height = size
     rows, columns = np.mgrid[:height, :width]
     planes = [rows * 7 % 256, columns * 5 % 256, (rows + columns) * 3 % 256, 40 + rows * 5 % 200]
     chosen = {"L": planes[:1], "LA": [planes[0], planes[3]], "RGB": planes[:3], "RGBA": planes}
-    pixels = np.stack(chosen[mode], axis=-1).astype(np.uint8)
+    noise = np.random.default_rng(width * height).normal(0, 12, (height, width, 4))
+    pixels = np.stack(chosen[mode], axis=-1) + noise[..., : len(chosen[mode])]
+    pixels = pixels.clip(0, 255).astype(np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels.squeeze()).save(path)
     return path

@@ -279,7 +279,7 @@ def test_a_device_is_written_to_and_not_replaced() -> None:
 
 
 def test_a_bug_is_one_line_and_a_traceback_only_with_vv(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_arguments: object) -> bytes:
+    def broken(*_arguments: object, **_options: object) -> bytes:
         raise TypeError("two\nlines")
 
     monkeypatch.setattr(Codec, "compress", broken)

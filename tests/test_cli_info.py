@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from diveqcodec import quality as scale
-from diveqcodec.cli.info import quality_of
+from diveqcodec.quality import quality_of
 from tests.commands import diveq, draw, errors, install_tiny
 
 
