@@ -128,7 +128,7 @@ class Codec:
             ModelError: coded with another model.
             ConfigError: the crop leaves the picture.
         """
-        found = read_what_is_whole(data)
+        found = read_what_is_whole(data, is_partial=partial or crop is not None)
         if bitstream.needs_model(found.file):
             self.check_model(found.file.header.model_id)
         networks = Networks(self.model, self.device, self.networks)

@@ -34,7 +34,6 @@ _HEAD: Final = 5  # signature, width - 1 and height - 1 of 14 bits, transparency
 _SETTINGS: Final = ((1, (4, 80)), (5, (5, 100)), (5, (2, 30)), (9, (6, 100)))
 
 # What may be worth a try in a tile (see `is_drawn`).
-_SMALL: Final = 4096  # pixels: an icon is always tried
 _ROWS: Final = 64  # rows that are looked at
 _EQUAL: Final = 0.6  # share of pixels that are the same as their left neighbour
 _COLOURS: Final = 256
@@ -105,11 +104,12 @@ def unpack(
 
 
 def is_constant(planes: Pixels) -> bool:
-    """Whether all pixels of `[h, w, C]` are the same; most others answer at once."""
+    """Whether all pixels of `[h, w, C]` are the same.
+
+    Looks at some rows at a time, so that most others answer at once and none takes memory.
+    """
     first = planes[0, 0]
-    return bool((planes[0] == first).all() and (planes[:, 0] == first).all()) and bool(
-        (planes == first).all()
-    )
+    return all((planes[top : top + _ROWS] == first).all() for top in range(0, len(planes), _ROWS))
 
 
 def is_drawn(pixels: Pixels, alpha: Pixels | None = None) -> bool:
@@ -119,9 +119,7 @@ def is_drawn(pixels: Pixels, alpha: Pixels | None = None) -> bool:
     have few colours, or many pixels that are exactly the same as their neighbour. Photographs have
     noise. Costs well under a hundredth of what coding the tile does.
     """
-    height, width, channels = pixels.shape
-    if height * width <= _SMALL:
-        return True
+    height, _, channels = pixels.shape
     step = max(1, height // _ROWS)
     rows = pixels[::step]
     if alpha is not None:

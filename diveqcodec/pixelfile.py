@@ -22,7 +22,7 @@ from diveqcodec.salvage import Salvage, describe, read_what_is_whole
 
 # Tiles that are coded together at most; WebP's limits allow for it (see `lossless`).
 _TOGETHER = 16
-_WIDE = 12  # of them side by side: below 16,384 pixels
+_LONG = 12  # of them in a row or a column: below 16,384 pixels
 _CHEAP = 1  # the effort at which sizes are compared
 
 
@@ -96,7 +96,7 @@ def decompress(data: bytes, crop: Crop | None = None, *, is_partial: bool = Fals
             wanted.
         ConfigError: The crop leaves the picture.
     """
-    found = read_what_is_whole(data)
+    found = read_what_is_whole(data, is_partial=is_partial or crop is not None)
     header = found.file.header
     area = crop_area(header, crop)
     canvas = Canvas(header, area)
@@ -202,8 +202,8 @@ def _is_constant(picture: Picture, layout: Layout, rectangle: Rectangle) -> bool
 
 def _cut(rectangle: Rectangle) -> Iterator[Rectangle]:
     """Pieces of as many tiles as may be coded together."""
-    width = min(rectangle.columns, _WIDE)
-    height = min(max(1, _TOGETHER // width), _WIDE)
+    width = min(rectangle.columns, _LONG)
+    height = min(_LONG, _TOGETHER // width)
     for row in range(0, rectangle.rows, height):
         for column in range(0, rectangle.columns, width):
             yield Rectangle(

@@ -7,8 +7,10 @@ The header must be whole. Knows nothing of what is in a tile.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Final
 
 from diveqcodec.bitstream import Assembly, DvqFile, parse_header, read, tile_grid
 from diveqcodec.chunks import (
@@ -20,6 +22,8 @@ from diveqcodec.chunks import (
     parse_varint,
 )
 from diveqcodec.errors import DamagedError, FormatError
+
+_TYPES: Final = re.compile(b"[" + re.escape(bytes((*OF_TILES, *METADATA))) + b"]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +43,22 @@ class Salvage:
     is_front_whole: bool = True
 
 
-def read_what_is_whole(data: bytes) -> Salvage:
+def read_what_is_whole(data: bytes, *, is_partial: bool = True) -> Salvage:
     """As `bitstream.read`, but damage behind the header is told, not raised.
+
+    Args:
+        data: All bytes of a file.
+        is_partial: False: damage is raised after all, and nobody looks for what is left.
 
     Raises:
         FormatError: its header is not whole, or it holds what this program does not know.
+        DamagedError: it is damaged, and not `is_partial`.
     """
     try:
         return Salvage(read(data))
     except DamagedError as error:
+        if not is_partial:
+            raise
         found = salvage(data)
         return replace(found, error=error)
 
@@ -101,10 +112,8 @@ def _next_chunk(data: bytes, start: int, assembly: Assembly) -> int:
 
     Most positions are refused by their type, length or index, before a checksum is computed.
     """
-    for position in range(start, len(data)):
-        kind = data[position]
-        if kind not in OF_TILES and kind not in METADATA:
-            continue
+    for match in _TYPES.finditer(data, start):
+        position, kind = match.start(), data[match.start()]
         try:
             if kind in OF_TILES:
                 _, body = parse_varint(data, position + 1, "a chunk")

@@ -3,9 +3,10 @@
     python -m scripts.benchmark PICTURE [-m MODEL] [-q QUALITY] [--threads N]
 
 Warm: the picture is compressed and decompressed with the model loaded, and the shares of the float
-networks, the exact prior, the search and the entropy coder are measured. Cold: a whole
-`python -m diveqcodec compress` against `import torch` alone. Large: the picture tiled to 6, 12 and
-24 megapixels, each in a process of its own, time and memory against the 6 megapixel one.
+networks, the exact prior, the search, the entropy coder and the choice of lossless tiles are
+measured. Cold: a whole `python -m diveqcodec compress` against `import torch` alone. Large: the
+picture tiled to 6, 12 and 24 megapixels, each in a process of its own: time, seconds of all cores
+together, and memory, against the 6 megapixel one.
 
 It prints and measures; it knows nothing that the package does not.
 """
@@ -29,7 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from diveqcodec import entropy, tilecoder, weights, zoo
+from diveqcodec import entropy, lossless, pixelfile, tilecoder, weights, zoo
 from diveqcodec.codec import Codec
 from diveqcodec.errors import DiveqError
 from diveqcodec.fixedprior import FixedPrior
@@ -57,7 +58,7 @@ def main() -> None:
         parser.exit(1, f"Error: {error}\n")
     height, width = picture.pixels.shape[:2]
     print(f"{options.picture.name}, {width}x{height}, {torch.get_num_threads()} threads")
-    print_warm(Codec(weights.load(model)), picture, options.quality)
+    print_warm(Codec(weights.load(model), workers=1), picture, options.quality)
     print_cold(options.picture, model)
     print_large(options, model)
 
@@ -71,11 +72,13 @@ def print_warm(codec: Codec, picture: Picture, quality: float) -> None:
         "decompress": lambda: codec.decompress(data),
     }
     print(f"{len(data):,} bytes; warm, median of {REPEATS}; shares from a run that is watched")
-    print(f"{'':12}{'seconds':>9}{'networks':>10}{'prior':>8}{'search':>8}{'coder':>8}{'rest':>8}")
+    parts = ("networks", "prior", "search", "coder", "choice")
+    names = "".join(f"{part:>8}" for part in (*parts[1:], "rest"))
+    print(f"{'':12}{'seconds':>9}{'networks':>10}{names}")
     for name, action in actions.items():
         seconds = statistics.median(timed(action) for _ in range(REPEATS))
         total, spent = watched(action)
-        shares = [spent[part] / total for part in ("networks", "prior", "search", "coder")]
+        shares = [spent[part] / total for part in parts]
         cells = "".join(f"{share:{10 if not i else 8}.0%}" for i, share in enumerate(shares))
         print(f"{name:12}{seconds:9.3f}{cells}{1 - sum(shares):8.0%}")
 
@@ -100,8 +103,10 @@ def watched(action: Callable[[], object]) -> tuple[float, dict[str, float]]:
         (entropy.Decoder, "code", "coder"),
         (entropy.Encoder, "finish", "coder"),
         (entropy.Decoder, "finish", "coder"),
+        (lossless, "is_drawn", "choice"),
+        (pixelfile, "is_of_one_colour", "choice"),
     ]
-    spent = dict.fromkeys(("networks", "prior", "search", "coder", "rest"), 0.0)
+    spent = dict.fromkeys(("networks", "prior", "search", "coder", "choice", "rest"), 0.0)
     running: list[str] = []
     last = time.perf_counter()
 
@@ -162,24 +167,26 @@ def print_large(options: argparse.Namespace, model: Path) -> None:
     """Time and peak memory of pictures tiled to megapixels, against the first of them."""
     print("\nlarge: seconds and peak memory (above that of the loaded model)")
     print(
-        f"{'MP':>4}{'encode':>9}{'decode':>9}{'ratio':>7}{'MB':>7}{'bytes/pixel':>13}{'ratio':>7}"
+        f"{'MP':>4}{'encode':>9}{'decode':>9}{'cores':>9}{'ratio':>7}"
+        f"{'MB':>7}{'bytes/pixel':>13}{'ratio':>7}{'MB in all':>11}"
     )
     first: list[float] = []
     context = multiprocessing.get_context("spawn")
     for megapixels in options.megapixels:
         with context.Pool(1) as pool:  # a fresh process: its peak is this picture's
             arguments = (options.picture, model, options.quality, megapixels, options.threads)
-            encode, decode, memory, pixels = json.loads(pool.apply(large, arguments))
-        now = [encode + decode, memory]
+            seconds, memory, peak, pixels = json.loads(pool.apply(large, arguments))
+        encode, decode, cores = seconds
+        now = [cores, memory]
         first = first or now
         print(
-            f"{megapixels:4}{encode:9.2f}{decode:9.2f}{now[0] / first[0]:7.2f}"
-            f"{memory / 1e6:7.0f}{memory / pixels:13.1f}{now[1] / first[1]:7.2f}"
+            f"{megapixels:4}{encode:9.2f}{decode:9.2f}{cores:9.2f}{now[0] / first[0]:7.2f}"
+            f"{memory / 1e6:7.0f}{memory / pixels:13.1f}{now[1] / first[1]:7.2f}{peak / 1e6:11.0f}"
         )
 
 
 def large(path: Path, model: Path, quality: float, megapixels: int, threads: int | None) -> str:
-    """Compress and decompress a tiled picture: JSON of seconds, seconds, bytes, pixels."""
+    """Compress and decompress a tiled picture: JSON of seconds, bytes, bytes in all, pixels."""
     if threads:
         torch.set_num_threads(threads)
     codec = Codec(weights.load(model))
@@ -191,13 +198,15 @@ def large(path: Path, model: Path, quality: float, megapixels: int, threads: int
     pixels = np.tile(small.pixels, (-(-height // h), -(-width // w), 1))[:height, :width]
     picture = Picture(np.ascontiguousarray(pixels), None, None, None, None)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    cores = time.process_time()
     start = time.perf_counter()
     data = codec.compress(picture, quality)
     middle = time.perf_counter()
     codec.decompress(data)
     end = time.perf_counter()
-    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    return json.dumps([middle - start, end - middle, memory, height * width])
+    seconds = middle - start, end - middle, time.process_time() - cores
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return json.dumps([seconds, (peak - before) * 1024, peak * 1024, height * width])
 
 
 if __name__ == "__main__":

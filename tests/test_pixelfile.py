@@ -59,6 +59,15 @@ def test_many_tiles_and_crops() -> None:
         assert same(crop.alpha, alpha[y : y + h, x : x + w])
 
 
+@pytest.mark.parametrize("size", [(16_400, 3), (3, 16_400)])
+def test_sides_longer_than_webp_allows(size: tuple[int, int]) -> None:
+    stripes = np.add.outer(np.arange(size[0]), np.arange(size[1])) % 7 * 30
+    pixels = stripes.astype(np.uint8)[..., None]
+    data = exact(Picture(pixels))
+    assert len(bitstream.read(data).lossless) == 2
+    assert same(pixelfile.decompress(data).pixels, pixels)
+
+
 @pytest.mark.parametrize(
     "crop", [(0, 0, 0, 5), (0, 0, 5, 0), (-1, 0, 5, 5), (46, 0, 5, 5), (0, 38, 5, 5)]
 )

@@ -36,6 +36,14 @@ def test_a_whole_file_is_whole(file: DvqFile) -> None:
     assert found.is_front_whole
 
 
+def test_nobody_looks_for_what_is_left_unless_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    from diveqcodec import salvage as module
+
+    monkeypatch.delattr(module, "salvage")
+    with pytest.raises(DamagedError, match="truncated"):
+        read_what_is_whole(bitstream.write(FULL)[:-1], is_partial=False)
+
+
 def tiles_of(file: DvqFile) -> list[set[int]]:
     """The tiles that the chunks of a file are about, behind its header; metadata: none."""
     columns = bitstream.grid_columns(file.header.width)
