@@ -12,6 +12,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "diveqcodec"
 STOREYS = (  # from the ground up
     {"errors"},
+    {"imagekinds", "imagegrey", "imagecolour", "imagemend"},
+    {"imagemeta", "imagepixels", "imagetiff"},
     {"alpha", "bitstream", "config", "entropy", "image", "layers", "passes"},
     {"quantize"},
     {"prior", "transform", "blocktransform"},
@@ -37,6 +39,13 @@ OUTSIDE = {
     "alpha": {"numpy"},
     "entropy": {"numpy", "constriction"},
     "image": {"numpy", "PIL"},
+    "imagecolour": {"numpy", "PIL"},
+    "imagegrey": {"numpy", "PIL"},
+    "imagekinds": set(),
+    "imagemend": {"numpy", "PIL"},
+    "imagemeta": {"numpy", "PIL"},
+    "imagepixels": {"numpy", "PIL"},
+    "imagetiff": set(),
 }
 
 
