@@ -21,7 +21,7 @@ STOREYS = (  # from the ground up
     {"export", "weightfile"},
     {"weights"},
     {"tilecoder", "zoo"},
-    {"codec"},
+    {"codec", "target"},
     {"train", "evaluate", "pillow", ""},  # "" is diveqcodec/__init__.py: it names things lazily
     {"cli"},
     {"__main__"},

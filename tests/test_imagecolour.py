@@ -1,7 +1,6 @@
 """Gamma and primaries of PNG: converted to sRGB where they are not its own."""
 
 import struct
-import zlib
 from io import BytesIO
 
 import numpy as np
@@ -10,15 +9,12 @@ from PIL import Image, ImageCms
 
 from diveqcodec.image import Picture, load
 from diveqcodec.imagecolour import Encoding, Floats
+from tests.pngs import chunk
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (9, 11, 3), dtype=np.uint8)
 SRGB = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
 P3 = (31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)
-
-
-def chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def with_chunks(image: Image.Image, *chunks: bytes, **options: object) -> Picture:

@@ -11,8 +11,8 @@ from diveqcodec import image as image_module
 from diveqcodec import imagemend, imagemeta
 from diveqcodec.errors import ImageError
 from diveqcodec.image import load
+from tests.pngs import chunk
 from tests.test_image import ADOBE_RGB
-from tests.test_imagecolour import chunk
 
 RNG = np.random.default_rng(0)
 NOISE = Image.fromarray(RNG.integers(0, 256, (61, 83, 3), dtype=np.uint8))
