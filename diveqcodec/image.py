@@ -265,8 +265,8 @@ def _decode(image: Image.Image, name: str, notices: list[str]) -> Picture:
         exif = None
         if UNREADABLE_EXIF not in notices:
             notices.append(UNREADABLE_EXIF)
-    pixels, alpha = to_pixels(image, samples, metadata.icc, name, notices)
-    icc = metadata.icc
+    icc = metadata.icc if samples.encoding is None else None  # PNG's cICP wins over a profile
+    pixels, alpha = to_pixels(image, samples, icc, name, notices)
     if icc is not None:
         icc = stored_icc(icc, image.mode, pixels.shape[2], notices)
     if alpha is not None and alpha.min() == 255:

@@ -1,7 +1,8 @@
-"""Colours that PNG describes by gamma and primaries instead of a profile -> sRGB.
+"""Colours that a file describes by gamma, primaries or a code instead of a profile -> sRGB.
 
-Source: PNG third edition, gAMA, cHRM, sRGB and cICP; IEC 61966-2-1 for the curve of sRGB; the
-chromatic adaptation is Bradford's. Knows no files but by what Pillow says of them.
+Source: PNG third edition, gAMA, cHRM, sRGB and cICP, whose codes are of ITU-T H.273; DCF 2.0 for
+Adobe RGB in EXIF; IEC 61966-2-1 for the curve of sRGB; the chromatic adaptation is Bradford's.
+Knows no files but by what Pillow says of them, and the chunks of PNG that it passes over.
 """
 
 from dataclasses import dataclass
@@ -9,13 +10,21 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
 # As cHRM orders them: white, red, green, blue; x and y of each.
 _SRGB: Final = (0.3127, 0.3290, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
+_ADOBE_RGB: Final = (0.3127, 0.3290, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
+_ADOBE_GAMMA: Final = 256 / 563
+_CODED_PRIMARIES: Final[dict[int, tuple[float, ...] | None]] = {
+    1: None,
+    9: (0.3127, 0.3290, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046),  # BT.2020
+    12: (0.3127, 0.3290, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),  # Display P3
+}
+_CODED_GAMMAS: Final = {13: None, 8: 1.0, 4: 1 / 2.2}  # transfer: sRGB, linear, 2.2
 _SRGB_GAMMA: Final = 0.45455
 # What still counts as sRGB: writers round, and 1 / 2.2 is what they mean by it.
 _GAMMA_TOLERANCE: Final = 0.01
@@ -25,6 +34,7 @@ _BRADFORD: Final = np.array(
     [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
 )
 _ROWS: Final = 256
+_MAX_CHUNKS: Final = 1000  # of a PNG that are looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +44,18 @@ class Encoding:
     Attributes:
         gamma: As gAMA has it; None: the curve of sRGB.
         primaries: As cHRM has them; None: those of sRGB.
+        name: What both together are called.
     """
 
     gamma: float | None
     primaries: tuple[float, ...] | None
+    name: str | None = None
 
     @property
     def notice(self) -> str:
         """What is said of pictures that are converted."""
+        if self.name is not None:
+            return f"colours converted to sRGB from {self.name}"
         told = [] if self.gamma is None else [f"gamma {self.gamma:g}"]
         told += [] if self.primaries is None else ["primaries of its own"]
         return f"colours converted to sRGB from {' and '.join(told)}"
@@ -74,13 +88,59 @@ class Encoding:
 def encoding_of(image: Image.Image) -> Encoding | None:
     """What a file without a colour profile says of its colours; None if that is sRGB, or nothing.
 
-    PNG's sRGB chunk wins over gAMA and cHRM, and so does a profile.
+    PNG's cICP wins over a profile, which wins over sRGB, and that over gAMA and cHRM.
     """
     info = image.info
+    code = _code(image)
+    if code is not None and code[0] in _CODED_PRIMARIES and code[1] in _CODED_GAMMAS:
+        if code == (1, 13):
+            return None
+        name = f"cICP {code[0]}/{code[1]}"
+        return Encoding(_CODED_GAMMAS[code[1]], _CODED_PRIMARIES[code[0]], name)
     if info.get("icc_profile") or "srgb" in info:
         return None
+    if _is_adobe_rgb(image):
+        return Encoding(_ADOBE_GAMMA, _ADOBE_RGB, "Adobe RGB, which EXIF states")
     gamma, primaries = _gamma(info.get("gamma")), _primaries(info.get("chromaticity"))
     return Encoding(gamma, primaries) if gamma is not None or primaries is not None else None
+
+
+def unknown_code(image: Image.Image) -> str | None:
+    """What to say of a PNG whose cICP names colours that are not converted, such as of HDR."""
+    code = _code(image)
+    if code is None or (code[0] in _CODED_PRIMARIES and code[1] in _CODED_GAMMAS):
+        return None
+    return f"colours of cICP {code[0]}/{code[1]} coded as if they were sRGB"
+
+
+def _code(image: Image.Image) -> tuple[int, int] | None:
+    """Primaries and transfer of PNG's cICP, which Pillow passes over."""
+    file: Any = getattr(image, "fp", None)
+    if image.format != "PNG" or file is None:
+        return None
+    back, code, at = file.tell(), None, 8
+    for _ in range(_MAX_CHUNKS):
+        file.seek(at)
+        head = file.read(10)
+        if len(head) < 10 or head[4:8] == b"IDAT":
+            break
+        if head[4:8] == b"cICP":
+            code = head[8], head[9]
+            break
+        at += 12 + int.from_bytes(head[:4], "big")
+    file.seek(back)
+    return code
+
+
+def _is_adobe_rgb(image: Image.Image) -> bool:
+    """Whether EXIF says so, as cameras do that embed no profile."""
+    if image.format not in ("JPEG", "MPO") or "exif" not in image.info:
+        return False
+    try:
+        index = image.getexif().get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex)
+    except Exception:  # a block that is damaged says nothing
+        return False
+    return isinstance(index, str) and index.startswith("R03")
 
 
 def _gamma(value: Any) -> float | None:

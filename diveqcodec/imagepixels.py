@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from diveqcodec import imagegrey
-from diveqcodec.imagecolour import Encoding, encoding_of
+from diveqcodec.imagecolour import Encoding, encoding_of, unknown_code
 
 Pixels = NDArray[np.uint8]
 
@@ -31,12 +31,14 @@ class Samples:
         bits: Of a colour that Pillow cuts to 8 without a word, else 8.
         scale: Of deep grey, else None.
         encoding: Of colours that are not those of sRGB, else None.
+        notice: Of colours that are taken for sRGB although they are not.
     """
 
     is_grey: bool
     bits: int = 8
     scale: imagegrey.Scale | None = None
     encoding: Encoding | None = None
+    notice: str | None = None
 
 
 def samples_of(image: Image.Image) -> Samples:
@@ -47,10 +49,10 @@ def samples_of(image: Image.Image) -> Samples:
     raw_mode = _raw_mode(image)
     is_grey = image.mode in ("1", "L", "LA", "La") or raw_mode.startswith("LA;")
     _mend_transparency(image, raw_mode)
-    encoding = encoding_of(image)
+    encoding, notice = encoding_of(image), unknown_code(image)
     if imagegrey.is_deep(image.mode):
-        return Samples(True, 8, imagegrey.scale_of(image), encoding)
-    return Samples(is_grey, _bits(image, raw_mode), None, encoding)
+        return Samples(True, 8, imagegrey.scale_of(image), encoding, notice)
+    return Samples(is_grey, _bits(image, raw_mode), None, encoding, notice)
 
 
 def to_pixels(
@@ -71,6 +73,8 @@ def to_pixels(
     encoding = samples.encoding
     if encoding is not None:
         notices.append(encoding.notice)
+    if samples.notice is not None:
+        notices.append(samples.notice)
     if samples.scale is not None:
         values = np.asarray(image)
         ends = imagegrey.range_of(values, samples.scale, name, notices)

@@ -10,6 +10,7 @@ from PIL import Image, ImageCms
 from diveqcodec.image import Picture, load
 from diveqcodec.imagecolour import Encoding, Floats
 from tests.pngs import chunk
+from tests.test_image import ADOBE_RGB
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (9, 11, 3), dtype=np.uint8)
@@ -108,3 +109,47 @@ def test_another_white_becomes_white() -> None:
     d50 = (0.3457, 0.3585, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
     white = np.full((1, 1, 3), 255, np.uint8)
     np.testing.assert_array_equal(Encoding(None, d50).convert(white), white)
+
+
+def test_coded_colours_win_over_all() -> None:
+    by_primaries = with_chunks(
+        Image.fromarray(COLOUR), chunk(b"cHRM", struct.pack(">8I", *P3))
+    ).pixels
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
+    for extra in ((), (gamma(1.0), chunk(b"sRGB", b"\0"))):
+        for options in ({}, {"icc_profile": profile}):
+            picture = with_chunks(
+                Image.fromarray(COLOUR), chunk(b"cICP", b"\x0c\x0d\0\1"), *extra, **options
+            )
+            np.testing.assert_array_equal(picture.pixels, by_primaries)
+            assert picture.icc is None
+            assert picture.notices == ("colours converted to sRGB from cICP 12/13",)
+    plain = with_chunks(Image.fromarray(COLOUR), chunk(b"cICP", b"\1\x0d\0\1"), gamma(0.45455))
+    assert plain.notices == ()
+    hdr = with_chunks(Image.fromarray(COLOUR), chunk(b"cICP", b"\x09\x10\0\1"))
+    np.testing.assert_array_equal(hdr.pixels, COLOUR)
+    assert hdr.notices == ("colours of cICP 9/16 coded as if they were sRGB",)
+
+
+@pytest.mark.parametrize("index", ["R03", "R98"])
+def test_adobe_rgb_that_only_exif_states(index: str) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA001] = 65535
+    exif.get_ifd(0x8769)[0xA005] = {1: index}
+    flat = Image.new("RGB", (16, 16), (60, 200, 120))
+    stream = BytesIO()
+    flat.save(stream, "JPEG", exif=exif, quality=100, subsampling=0)
+    picture = load(stream)
+    if index == "R98":
+        assert picture.notices == ()
+        return
+    assert picture.notices == ("colours converted to sRGB from Adobe RGB, which EXIF states",)
+    through = ImageCms.profileToProfile(
+        flat,
+        ImageCms.ImageCmsProfile(BytesIO(ADOBE_RGB)),
+        ImageCms.createProfile("sRGB"),
+        renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+    )
+    assert through is not None
+    wanted = np.asarray(through)[0, 0].astype(int)
+    assert np.abs(picture.pixels[8, 8] - wanted).max() <= 3  # JPEG's own error among it
