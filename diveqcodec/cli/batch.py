@@ -42,10 +42,12 @@ class Naming:
     Attributes:
         suffix: What they get, with the dot.
         replaced: Suffixes of inputs that it takes the place of; others are a part of the name.
+        remedy: What else to do where two inputs would have one output.
     """
 
     suffix: str
     replaced: Collection[str] = ()
+    remedy: str = ""
 
     def output(self, path: Path) -> Path:
         """The name of the output of an input: `a.jpg` -> `a.dvq`, `v1.2` -> `v1.2.dvq`."""
@@ -140,7 +142,7 @@ def plan(
         check_stdout()
         return [Job(source, None) for source in sources]
     jobs = [Job(source, _target(source, output, is_several, naming)) for source in sources]
-    return _distinct(jobs)
+    return _distinct(jobs, naming.remedy)
 
 
 def check_json(jobs: Sequence[Job], console: Console) -> None:
@@ -293,7 +295,7 @@ def _is_folder(output: str, is_several: bool) -> bool:
     return True
 
 
-def _distinct(jobs: Sequence[Job]) -> list[Job]:
+def _distinct(jobs: Sequence[Job], remedy: str) -> list[Job]:
     """The jobs without repetitions; those that would overwrite each other's output cannot be done.
 
     The others are not to blame: they are.
@@ -310,7 +312,7 @@ def _distinct(jobs: Sequence[Job]) -> list[Job]:
             if len(names) > 1:
                 other = next(name for name in names if name != job.source.name)
                 problem = f"{job.target} would be the output of {other} too; do them apart, with -o"
-                job = replace(job, problem=f"{problem}, or use --keep-suffix")
+                job = replace(job, problem=problem + remedy)
             result.append(job)
     order = {id(job.source): i for i, job in enumerate(jobs)}
     return sorted(result, key=lambda job: order[id(job.source)])

@@ -126,7 +126,7 @@ def command(
     target = _target({"bpp": target_bpp, "size": target_size, "psnr": target_psnr})
     _check_name(output, inputs)
     sources = batch.expand(inputs, PICTURES, session.console)
-    naming = Naming(DVQ_SUFFIX, () if keep_suffix else SUFFIXES)
+    naming = Naming(DVQ_SUFFIX, () if keep_suffix else SUFFIXES, ", or use --keep-suffix")
     jobs = batch.plan(inputs, sources, output, naming)
     batch.check_json(jobs, session.console)
     settings = _Settings(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import stat
 import sys
 from collections.abc import Callable
@@ -125,8 +126,9 @@ def write_atomic(
             raise OutputError(f"{target}: cannot be written: {reason(error)}") from error
         return
     # Hidden, so that a folder's other files are never taken for it should it be left by a crash,
-    # and short, because the target's name may be as long as the file system allows.
-    temporary = target.with_name(f".diveq-{os.getpid()}.tmp")
+    # and short, because the target's name may be as long as the file system allows. A number that
+    # comes again, such as a process's in a container, would meet what a crash has left.
+    temporary = target.with_name(f".diveq-{secrets.token_hex(8)}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         permissions = _permissions(target, source)
