@@ -5,24 +5,34 @@ says in `notices` what it had to change. `save` writes them again. It does not k
 `.dvq` container, or who prints.
 """
 
-import re
-import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal, get_args
+from typing import Any, BinaryIO, Final, get_args
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
+from diveqcodec import imagetiff
 from diveqcodec.errors import ImageError
+from diveqcodec.imagekinds import HEAD_BYTES, sniff
+from diveqcodec.imagemend import MAX_METADATA, mend
+from diveqcodec.imagemeta import (
+    EXIF_ERRORS,
+    UNREADABLE_EXIF,
+    Format,
+    Metadata,
+    grey_as_srgb,
+    read_metadata,
+    save_options,
+    stored_icc,
+)
+from diveqcodec.imagepixels import Pixels, samples_of, to_pixels
 
-Pixels = NDArray[np.uint8]
-Format = Literal["png", "jpeg", "webp", "tiff", "ppm"]
+__all__ = ["MAX_PIXELS", "MAX_SIDE", "Format", "Picture", "Pixels", "flatten", "load", "save"]
 
 # The same limits as the container's: a test compares them, because neither may import the other.
 MAX_PIXELS: Final = 1 << 28
@@ -32,30 +42,6 @@ MAX_SIDE: Final = 1 << 18
 _DRAWINGS: Final = ("EPS", "WMF")
 # Formats that Pillow writes without transparency, and those that lose it without an error.
 _OPAQUE: Final = ("jpeg", "ppm")
-# An APP1 segment of JPEG, less its length field and the longest prefix (that of XMP).
-_JPEG_SEGMENT: Final = 65535 - 2 - 29
-
-_EXIF_PREFIX: Final = b"Exif\0\0"
-_ORIENTATION: Final = ExifTags.Base.Orientation
-# What is kept of a TIFF's own tags, where EXIF and the layout of the file share one directory.
-_DESCRIPTIVE: Final = (
-    ExifTags.Base.ImageDescription,
-    ExifTags.Base.Make,
-    ExifTags.Base.Model,
-    ExifTags.Base.Software,
-    ExifTags.Base.DateTime,
-    ExifTags.Base.Artist,
-    ExifTags.Base.Copyright,
-)
-_TIFF_XMP: Final = 700
-# What Pillow and `_without_orientation` raise on a block that is none.
-_EXIF_ERRORS: Final = (SyntaxError, ValueError, KeyError, TypeError, struct.error, OSError)
-_XMP_ORIENTATION: Final = re.compile(
-    rb"""\s*(tiff:Orientation\s*=\s*("[^"]*"|'[^']*')"""
-    rb"""|<tiff:Orientation>[^<]*</tiff:Orientation>)"""
-)
-# How far, in 8-bit steps, a profile may move colours and still be called sRGB.
-_SRGB_TOLERANCE: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +66,11 @@ class Picture:
 
 
 def load(
-    source: str | Path | BinaryIO, *, name: str | None = None, max_pixels: int = MAX_PIXELS
+    source: str | Path | BinaryIO,
+    *,
+    name: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    strict: bool = False,
 ) -> Picture:
     """Decode a picture of any format that Pillow reads, recognised by content.
 
@@ -88,6 +78,7 @@ def load(
         source: A path, or a binary file.
         name: What messages call it; by default the path.
         max_pixels: Width times height above which a picture is refused before it is decoded.
+        strict: Refuse files with damage that leaves the picture whole, which is a notice otherwise.
 
     Raises:
         ImageError: It cannot be opened or decoded, or is too large.
@@ -99,15 +90,11 @@ def load(
         reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
         raise ImageError(f"{name}: {str(reason).lower()}") from error
     try:
-        with _without_pillow_limit(), Image.open(file) as image:
-            return _decode(image, name, max_pixels)
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{name}: not an image that Pillow can read") from error
-    except ImageError:
-        raise
-    except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"{name}: cannot be decoded ({reason})") from error
+        seekable = file if file.seekable() else BytesIO(file.read())
+        with _pillow_limits():
+            return _load(seekable, _Asked(name, max_pixels, strict))
+    except OSError as error:
+        raise ImageError(f"{name}: cannot be read ({error.strerror or error})") from error
     finally:
         if file is not source:
             file.close()
@@ -131,7 +118,9 @@ def save(picture: Picture, target: str | Path | BinaryIO, format: Format) -> tup
         raise ImageError(
             f"{format} cannot hold transparency; use png, webp or tiff, or give a background"
         )
-    options, notices = _metadata_options(picture, format)
+    options, notices = save_options(
+        Metadata(picture.icc, picture.exif, picture.xmp), picture.pixels.shape[2], format
+    )
     if format == "jpeg":
         options |= {"quality": 95, "subsampling": 0}
     elif format == "webp":
@@ -156,249 +145,160 @@ def flatten(picture: Picture, background: tuple[int, int, int]) -> Picture:
     """
     if picture.alpha is None:
         return picture
-    pixels = picture.pixels
+    pixels, icc = picture.pixels, picture.icc
     if pixels.shape[2] == 1 and len(set(background)) > 1:
-        pixels = np.repeat(pixels, 3, axis=2)
+        if icc is not None:
+            pixels, icc = grey_as_srgb(pixels, icc), None  # no grey profile describes colours
+        else:
+            pixels = np.repeat(pixels, 3, axis=2)
     alpha = picture.alpha[..., None].astype(np.uint16)
     colour = np.array(background[: pixels.shape[2]], dtype=np.uint16)
     mixed = (pixels * alpha + colour * (255 - alpha) + 127) // 255  # at most 65152: fits
-    return replace(picture, pixels=mixed.astype(np.uint8), alpha=None)
+    return replace(picture, pixels=mixed.astype(np.uint8), alpha=None, icc=icc)
 
 
-def _decode(image: Image.Image, name: str, max_pixels: int) -> Picture:
-    width, height = image.size
-    if width * height > max_pixels or max(width, height) > MAX_SIDE:
-        limit = f"{max_pixels // 1_000_000} million" if max_pixels >= 1_000_000 else max_pixels
-        side = f", {MAX_SIDE} a side" if max(width, height) > MAX_SIDE else ""
-        raise ImageError(f"{name}: {width}x{height} pixels; the limit is {limit}{side}")
-    if image.format in _DRAWINGS:
-        raise ImageError(f"{name}: a drawing ({image.format}); convert it to PNG first")
-    notices = []
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1:
-        notices.append(f"the first of {frames} frames coded")
-    image.load()
-    icc = _as_bytes(image.info.get("icc_profile"))
-    xmp = _XMP_ORIENTATION.sub(b"", _as_bytes(image.info.get("xmp")) or b"") or None
-    exif, is_exif_readable = None, True
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the caller of `load` asked for."""
+
+    name: str
+    max_pixels: int
+    is_strict: bool
+
+
+def _load(file: BinaryIO, asked: _Asked) -> Picture:
+    """Decode a seekable file, or what can be read in its stead."""
+    file.seek(0)
+    head = file.read(HEAD_BYTES)
+    kind = sniff(head)
+    if kind is not None and kind.is_raw:
+        raise ImageError(f"{asked.name}: {kind.remedy}")
+    if kind is not None and kind.module is not None:
+        kind.enable()
+    notices: list[str] = []
+    count: int | None = None
+    if kind is not None and kind.name == "TIFF":
+        choice = imagetiff.choose(file, asked.name, is_strict=asked.is_strict)
+        if choice is not None:
+            file, count = choice.file, choice.count
+            notices += choice.notices
     try:
-        exif = _stored_exif(image)  # of the file's own image: the upright copy has none for TIFF
-    except _EXIF_ERRORS:
-        is_exif_readable = False
+        return _opened(file, asked, notices, count)
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
+        failure = error
+    mended = mend(file, failure)
+    if mended is not None and not (mended.is_damage and asked.is_strict):
+        try:
+            return _opened(mended.file, asked, [mended.notice], None)
+        except ImageError:
+            raise
+        except Exception as error:  # as above
+            failure = error
+    raise ImageError(f"{asked.name}: {_why(file, head, failure)}") from failure
+
+
+def _opened(file: BinaryIO, asked: _Asked, notices: list[str], count: int | None) -> Picture:
+    """Decode a file that Pillow reads; `count` is that of its frames, None if it shall tell."""
+    file.seek(0)
+    with Image.open(file) as image:
+        _check(image, asked)
+        if count is None:
+            try:
+                count = getattr(image, "n_frames", 1)
+            except Exception as error:  # of a frame that nobody asked for
+                if asked.is_strict:
+                    raise ImageError(f"{asked.name}: damaged: {_said(error)}") from error
+                notices.append("damaged: a frame after the first cannot be read")
+        if count is not None:
+            if count > 1:
+                notices.append(f"the first of {count} frames coded")
+            return _decode(image, asked.name, notices)
+    return _opened(file, asked, notices, 1)  # anew, for Pillow is lost among its frames
+
+
+def _check(image: Image.Image, asked: _Asked) -> None:
+    width, height = image.size
+    limit = asked.max_pixels
+    if width * height > limit or max(width, height) > MAX_SIDE:
+        told = f"{limit // 1_000_000} million" if limit >= 1_000_000 else limit
+        side = f", {MAX_SIDE} a side" if max(width, height) > MAX_SIDE else ""
+        raise ImageError(f"{asked.name}: {width}x{height} pixels; the limit is {told}{side}")
+    if image.format in _DRAWINGS:
+        raise ImageError(f"{asked.name}: a drawing ({image.format}); convert it to PNG first")
+
+
+def _why(file: BinaryIO, head: bytes, failure: Exception) -> str:
+    """Why a file cannot be read."""
+    kind = sniff(head)
+    if not isinstance(failure, UnidentifiedImageError):
+        return f"cannot be decoded ({_said(failure)})"
+    if not head:
+        return "not an image that Pillow can read: it is empty"
+    if kind is None:
+        return "not an image that Pillow can read"
+    Image.init()
+    if kind.name not in Image.OPEN:
+        return kind.remedy
+    try:
+        file.seek(0)
+        Image.OPEN[kind.name][0](file, "")  # `Image.open` keeps what plugins say to itself
+    except Exception as error:  # as in `_load`
+        return f"a {kind.name} file that cannot be read ({_said(error)})"
+    return f"a {kind.name} file that cannot be read"
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _decode(image: Image.Image, name: str, notices: list[str]) -> Picture:
+    """The picture of a file that was opened; what else there is to say is added to `notices`."""
+    samples = samples_of(image)
+    image.load()
+    metadata = read_metadata(image, notices)
+    exif = metadata.exif
     try:
         image = ImageOps.exif_transpose(image)  # a block cut short may still say what is up
-    except _EXIF_ERRORS:
-        exif, is_exif_readable = None, False
-    if not is_exif_readable:
-        notices.append("unreadable EXIF data left out")
-    pixels, alpha = _to_pixels(image, icc, name, notices)
+    except EXIF_ERRORS:
+        exif = None
+        if UNREADABLE_EXIF not in notices:
+            notices.append(UNREADABLE_EXIF)
+    icc = metadata.icc if samples.encoding is None else None  # PNG's cICP wins over a profile
+    pixels, alpha = to_pixels(image, samples, icc, name, notices)
     if icc is not None:
-        icc = _stored_icc(icc, image.mode, pixels.shape[2], notices)
+        icc = stored_icc(icc, image.mode, pixels.shape[2], notices)
     if alpha is not None and alpha.min() == 255:
         alpha = None
-    return Picture(pixels, alpha, icc, exif, xmp, tuple(notices))
+    return Picture(pixels, alpha, icc, exif, metadata.xmp, tuple(notices))
 
 
-def _to_pixels(
-    image: Image.Image, icc: bytes | None, name: str, notices: list[str]
-) -> tuple[Pixels, Pixels | None]:
-    """Pixels `[H, W, 1 or 3]` and alpha `[H, W]` that look like the image, whatever its mode."""
-    if image.mode[0] in "IF":
-        return _scaled_grey(image, name, notices)
-    if image.mode == "CMYK" and icc is not None:
-        try:
-            profile = ImageCms.ImageCmsProfile(BytesIO(icc))
-            srgb = ImageCms.createProfile("sRGB")
-            converted = ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB")
-        except (ImageCms.PyCMSError, OSError):
-            notices.append("CMYK converted without its unreadable ICC profile")
-        else:
-            if converted is not None:
-                return np.array(converted), None
-    is_grey = image.mode in ("1", "L", "LA", "La")
-    if not image.has_transparency_data:
-        pixels = np.array(image.convert("L" if is_grey else "RGB"))
-        alpha = None
-    else:
-        planes = np.array(image.convert("LA" if is_grey else "RGBA"))
-        pixels, alpha = planes[..., :-1].copy(), planes[..., -1].copy()
-    if image.mode in ("P", "PA") and icc is None and (pixels == pixels[..., :1]).all():
-        pixels = pixels[..., :1].copy()  # a palette of greys
-    return pixels.reshape(*pixels.shape[:2], -1), alpha
+class _Limits:
+    """Pillow's own limits, put aside while any thread is in `load`.
 
-
-def _scaled_grey(image: Image.Image, name: str, notices: list[str]) -> tuple[Pixels, Pixels | None]:
-    """8-bit grey of modes with more bits.
-
-    Integers are taken for 16-bit. Floats have no agreed white: 1, 255 or 65535, whichever is the
-    least that holds them.
-    """
-    values = np.asarray(image)
-    low, high = values.min(), values.max()
-    white = 65535
-    if image.mode == "F":
-        if not np.isfinite(values).all():
-            raise ImageError(f"{name}: pixels that are not finite; replace them first")
-        white = next((w for w in (1, 255) if high <= w), white)
-    if low < 0 or high > white:
-        raise ImageError(f"{name}: grey values {low:g}...{high:g}; scale them to 0...65535 first")
-    alpha = None
-    key = image.info.get("transparency")
-    if isinstance(key, int):
-        alpha = np.where(values == key, 0, 255).astype(np.uint8)
-    depth = "float" if image.mode == "F" else "16-bit"
-    notices.append(f"{depth} input coded as 8-bit" + (f", white {white}" * (image.mode == "F")))
-    pixels = np.floor(values * (255.0 / white) + 0.5).astype(np.uint8)
-    return pixels[..., None], alpha
-
-
-def _stored_icc(icc: bytes, mode: str, channels: int, notices: list[str]) -> bytes | None:
-    """The profile if it describes the pixels and is not sRGB."""
-    if mode == "CMYK":
-        return None  # the pixels went through it, or could not
-    space = icc[16:20]
-    try:
-        if space == (b"GRAY" if channels == 1 else b"RGB "):
-            return None if _is_srgb(icc, channels) else icc
-        if channels == 1 and space == b"RGB " and _is_srgb(icc, 3):
-            return None
-    except (ImageCms.PyCMSError, OSError):
-        notices.append("unreadable ICC profile left out")
-        return None
-    notices.append("ICC profile of another colour space left out")
-    return None
-
-
-def _is_srgb(icc: bytes, channels: int) -> bool:
-    """Whether colours stay the same from this profile to sRGB: names and versions vary too much."""
-    ramp = np.arange(256, dtype=np.uint8)
-    if channels == 1:
-        colours = ramp[:, None]
-    else:
-        grid = np.stack(np.meshgrid(*[ramp[::51]] * 3), axis=-1).reshape(-1, 3)
-        colours = np.concatenate([grid, np.repeat(ramp[:, None], 3, axis=1)])
-    image = Image.fromarray(colours[None] if channels == 3 else colours.T)
-    converted = ImageCms.profileToProfile(
-        image,
-        ImageCms.ImageCmsProfile(BytesIO(icc)),
-        ImageCms.createProfile("sRGB"),
-        renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-        outputMode="RGB",
-    )
-    moved = np.asarray(converted).reshape(-1, 3).astype(np.int16) - colours
-    return bool(np.abs(moved).max() <= _SRGB_TOLERANCE)
-
-
-def _stored_exif(image: Image.Image) -> bytes | None:
-    """The EXIF block without orientation."""
-    raw = _as_bytes(image.info.get("exif"))
-    if raw is not None:
-        return _without_orientation(raw.removeprefix(_EXIF_PREFIX))
-    source = image.getexif()
-    kept = Image.Exif()
-    for tag in _DESCRIPTIVE:
-        if tag in source:
-            kept[tag] = source[tag]
-    for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-        if entries := source.get_ifd(directory):
-            kept[directory] = entries
-    return kept.tobytes().removeprefix(_EXIF_PREFIX) if len(kept) else None
-
-
-def _without_orientation(exif: bytes) -> bytes | None:
-    """Cut orientation out of the first directory of a TIFF block; nothing else moves.
-
-    Written anew, the block would lose its thumbnail and the maker's notes, which hold offsets.
-    None if nothing is left. Raises ValueError if it is no TIFF block.
-    """
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
-    if order is None:
-        raise ValueError("no TIFF header")
-    (start,) = struct.unpack_from(order + "I", exif, 4)
-    (count,) = struct.unpack_from(order + "H", exif, start)
-    first, end = start + 2, start + 2 + 12 * count
-    if end + 4 > len(exif):
-        raise ValueError("directory past the end")
-    entries = [exif[i : i + 12] for i in range(first, end, 12)]
-    kept = [e for e in entries if struct.unpack_from(order + "H", e)[0] != _ORIENTATION]
-    if not kept and exif[end : end + 4] == bytes(4):
-        return None
-    directory = struct.pack(order + "H", len(kept)) + b"".join(kept) + exif[end : end + 4]
-    return exif[:start] + directory.ljust(end + 4 - start, b"\0") + exif[end + 4 :]
-
-
-def _metadata_options(picture: Picture, format: Format) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Pillow's options for the metadata that a format holds, and notices of the rest."""
-    icc, exif, xmp = picture.icc, picture.exif, picture.xmp
-    lost = []
-    if icc and (format == "ppm" or (format == "webp" and icc[16:20] == b"GRAY")):
-        lost.append("ICC profile")  # WebP has no grey pictures
-        icc = None
-    if exif and (
-        format == "ppm"
-        or (format == "jpeg" and len(exif) > _JPEG_SEGMENT)
-        or (format == "tiff" and not _is_readable(exif))
-    ):
-        lost.append("EXIF data")
-        exif = None
-    if xmp and (format == "ppm" or (format == "jpeg" and len(xmp) > _JPEG_SEGMENT)):
-        lost.append("XMP data")
-        xmp = None
-    options: dict[str, Any] = {"icc_profile": icc} if icc else {}
-    if exif:
-        options["exif"] = _EXIF_PREFIX + exif
-    if xmp and format == "png":
-        options["pnginfo"] = PngImagePlugin.PngInfo()
-        options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
-    elif xmp and format == "tiff":
-        options["exif"] = Image.Exif()
-        options["exif"].load(_EXIF_PREFIX + exif if exif else None)
-        options["exif"][_TIFF_XMP] = xmp
-    elif xmp:
-        options["xmp"] = xmp
-    return options, tuple(f"{format} cannot hold the {what}" for what in lost)
-
-
-def _is_readable(exif: bytes) -> bool:
-    """Whether Pillow can read a block, which it must to write it as a part of a TIFF file."""
-    block = Image.Exif()
-    try:
-        block.load(_EXIF_PREFIX + exif)
-        block.tobytes()
-    except _EXIF_ERRORS:
-        return False
-    return True
-
-
-def _as_bytes(value: object) -> bytes | None:
-    """Metadata as Pillow's plugins give them, or None when there are none."""
-    if isinstance(value, str):
-        value = value.encode()
-    return value if isinstance(value, bytes) and value else None
-
-
-class _PillowLimit:
-    """Pillow's own limit on pixels, put aside while any thread is in `load`.
-
-    It warns at 89 and refuses at 179 million pixels, below our limit, and is one variable for the
-    whole process: the first to enter saves it, the last to leave restores it.
+    It warns at 89 and refuses at 179 million pixels, below our limit, and refuses PNGs with more
+    than a megabyte of metadata. These are variables of the whole process: the first to enter saves
+    them, the last to leave restores them.
     """
 
     lock = threading.Lock()
     users = 0
-    saved: int | None = None
+    saved: tuple[Any, Any] = (None, None)
 
 
 @contextmanager
-def _without_pillow_limit() -> Iterator[None]:
-    with _PillowLimit.lock:
-        if not _PillowLimit.users:
-            _PillowLimit.saved, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        _PillowLimit.users += 1
+def _pillow_limits() -> Iterator[None]:
+    with _Limits.lock:
+        if not _Limits.users:
+            _Limits.saved = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
+            Image.MAX_IMAGE_PIXELS = None
+            PngImagePlugin.MAX_TEXT_CHUNK = MAX_METADATA
+        _Limits.users += 1
     try:
         yield
     finally:
-        with _PillowLimit.lock:
-            _PillowLimit.users -= 1
-            if not _PillowLimit.users:
-                Image.MAX_IMAGE_PIXELS = _PillowLimit.saved
+        with _Limits.lock:
+            _Limits.users -= 1
+            if not _Limits.users:
+                Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK = _Limits.saved

@@ -27,7 +27,10 @@ def test_compress_and_decompress_a_picture() -> None:
     result = diveq("compress", "photo.png", "-q", 90)
     assert (result.exit_code, result.stdout) == (0, "")
     size = Path("photo.dvq").stat().st_size
-    start, width_height, size_text, bpp, ratio, seconds = result.stderr.rstrip("\n").split("   ")
+    line, note = result.stderr.splitlines()
+    start, width_height, size_text, bpp, ratio, seconds = line.split("   ")
+    before = Path("photo.png").stat().st_size  # a drawing
+    assert note == f"Note: photo.png: larger than the input, which has {before:,} B"
     assert start == "photo.png -> photo.dvq"
     assert width_height == "48x32"
     assert size_text == f"{size:,} B"
@@ -67,7 +70,7 @@ def test_options_are_those_that_the_codec_has() -> None:
     assert options["quality"] == DEFAULT_QUALITY
     assert options["effort"] == str(codec.DEFAULT_EFFORT)
     text = diveq("compress", "-h").stdout
-    for absent in ("--target", "--crop", "mps", "jxl"):
+    for absent in ("--crop", "mps", "jxl"):
         assert absent not in text
 
 
@@ -80,6 +83,43 @@ def test_values_out_of_range_are_wrong_usage(arguments: tuple[object, ...]) -> N
     assert result.exit_code == 2
     assert str(arguments[1]) in errors(result)[0]
     assert not Path("photo.dvq").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--target-bpp", 1, "--target-size", 9], "--target-bpp and --target-size exclude"),
+        (["--target-psnr", 30, "-q", 50], "--target-psnr and -q exclude each other; use one"),
+        (["--target-psnr", -1], "target psnr -1: must be above 0"),
+        (["--target-bpp", "nan"], "target bpp nan: must be above 0"),
+        (["--target-size", 0], "0"),
+    ],
+)
+def test_targets_that_make_no_sense(arguments: list[object], message: str) -> None:
+    draw(Path("a.png"))
+    result = diveq("compress", "a.png", *arguments)
+    assert result.exit_code == 2
+    assert message in errors(result)[0]
+
+
+def test_targets() -> None:
+    random = np.random.default_rng(0)
+    Image.fromarray(random.integers(0, 256, (96, 96, 3), dtype=np.uint8)).save("a.png")
+    diveq("compress", "a.png", "-q", 30)
+    size = Path("a.dvq").stat().st_size
+    for arguments in (("--target-size", size), ("--target-bpp", 8 * size / 96**2)):
+        result = diveq("compress", "a.png", "-f", "--json", *arguments)
+        record = json.loads(result.stdout)
+        assert 0.99 * size <= record["bytes"] <= size
+        assert record["is_target_reached"]
+        assert 1 < record["quality"] < 60
+        assert record[arguments[0][2:].replace("-", "_")] == arguments[1]
+        assert record["bytes"] == Path("a.dvq").stat().st_size
+    result = diveq("compress", "a.png", "-f", "--target-size", 20)
+    assert result.exit_code == 0
+    size = Path("a.dvq").stat().st_size
+    note = f"Note: a.png: {size:,} B is the nearest possible to the target of 20 B"
+    assert note in result.stderr.splitlines()
 
 
 def test_json_is_one_object_a_line_errors_too() -> None:
@@ -193,7 +233,7 @@ def test_metadata(choice: str | None, kept: set[str]) -> None:
     profile = lab[:16] + b"RGB " + lab[20:]  # said to describe RGB, and not sRGB
     image.save("photo.png", icc_profile=profile, exif=exif)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("diveqcodec.image._is_srgb", lambda icc, channels: False)
+        patch.setattr("diveqcodec.imagemeta._is_srgb", lambda icc, channels: False)
         arguments = () if choice is None else ("--metadata", choice)
         assert diveq("compress", "photo.png", *arguments).exit_code == 0
     file = bitstream.read(Path("photo.dvq").read_bytes())

@@ -62,9 +62,44 @@ def test_folders_may_have_dots_in_their_names() -> None:
     assert sorted(path.name for path in Path("v1.2").iterdir()) == ["photo.png", "two.png"]
 
 
-def test_format_wins_over_suffix_and_an_unknown_suffix_needs_it() -> None:
-    assert diveq("decompress", "photo.dvq", "-o", "x.jpg", "--format", "png").exit_code == 0
-    assert opened("x.jpg").format == "PNG"
+@pytest.mark.parametrize("name", ["x.jpg", "x.tif", "x.gif", "x.heic", "x.dvq"])
+def test_a_suffix_that_contradicts_format_is_refused(name: str) -> None:
+    result = diveq("decompress", "photo.dvq", "-o", name, "--format", "png")
+    assert result.exit_code == 2
+    suffix = Path(name).suffix
+    assert errors(result) == [f"Error: -o {name}: {suffix} is not png, which --format asks for"]
+    assert not Path(name).exists()
+
+
+def test_format_decides_where_the_suffix_says_nothing() -> None:
+    assert diveq("decompress", "photo.dvq", "-o", "x.v2", "--format", "jpeg").exit_code == 0
+    assert opened("x.v2").format == "JPEG"
+    assert diveq("decompress", "photo.dvq", "-o", "x.tif", "--format", "tiff").exit_code == 0
+    assert opened("x.tif").format == "TIFF"
+
+
+def test_what_is_no_dvq_file_is_called_that() -> None:
+    before = Path("photo.png").read_bytes()
+    result = diveq("decompress", "photo.png", "-f")
+    assert result.exit_code == 1
+    assert errors(result) == ["Error: photo.png: not a .dvq file"]
+    assert Path("photo.png").read_bytes() == before
+    draw(Path("d/other.png"))
+    Path("d/empty.dvq").touch()
+    result = diveq("decompress", "d")
+    assert result.exit_code == 1
+    assert errors(result) == ["Error: d/empty.dvq: not a .dvq file: it is empty"]
+
+
+def test_only_the_suffix_dvq_is_replaced() -> None:
+    data = Path("photo.dvq").read_bytes()
+    for name in ("v1.2", "a.jpg.dvq", "b.DVQ"):
+        Path(name).write_bytes(data)
+    assert diveq("decompress", "v1.2", "a.jpg.dvq", "b.DVQ").exit_code == 0
+    assert all(opened(name).size == (40, 24) for name in ("v1.2.png", "a.jpg.png", "b.png"))
+
+
+def test_an_unknown_suffix_needs_a_format() -> None:
     result = diveq("decompress", "photo.dvq", "-o", "x.gif")
     assert result.exit_code == 2
     assert errors(result) == [
@@ -148,6 +183,14 @@ def test_damaged_files(message: str) -> None:
         assert result.exit_code == 1
         assert errors(result) == [f"Error: bad.dvq: {message}"]
         assert "Traceback" not in result.output
+    Path("d").mkdir()
+    Path("bad.dvq").rename("d/bad.dvq")
+    Path("d/good.dvq").write_bytes(Path("photo.dvq").read_bytes())
+    result = diveq("decompress", "d", "--json", "-o", "again")
+    assert result.exit_code == 1
+    bad, good = map(json.loads, result.stdout.splitlines())
+    assert (bad["input"], bad["error"]) == ("d/bad.dvq", message)
+    assert good["output"] == "again/good.png"
 
 
 def test_a_forgotten_o_is_guessed() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, PngImagePlugin
 
-from diveqcodec import bitstream, image
+from diveqcodec import bitstream, image, imagekinds, imagemend, imagemeta, imagepixels
 from diveqcodec.errors import ImageError
 from diveqcodec.image import Picture, flatten, load, save
 
@@ -32,6 +32,12 @@ def file_of(picture, format="PNG", **options):
 
 def reload(picture, format="PNG", **options):
     return load(file_of(picture, format, **options))
+
+
+def pixels_of(opened, notices=None):
+    """Pixels and alpha of an image in memory, of a mode that only some plugin makes."""
+    samples = imagepixels.samples_of(opened)
+    return imagepixels.to_pixels(opened, samples, None, "x", [] if notices is None else notices)
 
 
 def icc_profile(gamma, primaries, space=b"RGB "):
@@ -69,6 +75,8 @@ SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 def test_limits_are_those_of_the_container():
     assert image.MAX_PIXELS == bitstream.MAX_PIXELS
     assert image.MAX_SIDE == bitstream.MAX_SIDE
+    assert imagemend.MAX_METADATA == bitstream.MAX_METADATA
+    assert imagekinds._DVQ == bitstream.MAGIC
 
 
 @pytest.mark.parametrize("pixels", [COLOUR, GREY])
@@ -162,7 +170,7 @@ def test_opaque_modes_look_the_same(mode, format, channels):
 )
 def test_modes_that_only_some_plugins_make(mode):
     notices: list[str] = []
-    pixels, alpha = image._to_pixels(Image.new(mode, (3, 2)), None, "x", notices)
+    pixels, alpha = pixels_of(Image.new(mode, (3, 2)), notices)
     assert pixels.shape in [(2, 3, 1), (2, 3, 3)]
     assert pixels.dtype == np.uint8
     assert (alpha is not None) == (mode in ("LA", "La", "PA", "RGBA", "RGBa"))
@@ -171,7 +179,7 @@ def test_modes_that_only_some_plugins_make(mode):
 
 def test_hsv_red_is_red():
     red = Image.new("HSV", (1, 1), (0, 255, 255))
-    assert image._to_pixels(red, None, "x", [])[0].tolist() == [[[255, 0, 0]]]
+    assert pixels_of(red)[0].tolist() == [[[255, 0, 0]]]
 
 
 @pytest.mark.parametrize(("mode", "pixels"), [("LA", GREY), ("RGBA", COLOUR)])
@@ -290,9 +298,9 @@ def test_orientation_is_cut_out_in_place(order):
     block += struct.pack(order + "I", 50) + b"the thumbnail"
     cut = mark + struct.pack(order + "IH", 8, 2) + entry[0] + entry[2]
     cut += struct.pack(order + "I", 50) + bytes(12) + b"the thumbnail"
-    assert image._without_orientation(block) == cut
+    assert imagemeta._without_orientation(block) == cut
     only = mark + struct.pack(order + "IH", 8, 1) + entry[1] + bytes(4)
-    assert image._without_orientation(only) is None
+    assert imagemeta._without_orientation(only) is None
 
 
 def test_unreadable_exif_is_left_out():
@@ -330,7 +338,7 @@ def test_metadata_survive(format, with_exif):
     exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ISOSpeedRatings] = 400
     block = exif.tobytes().removeprefix(b"Exif\0\0") if with_exif else None
     stream = BytesIO()
-    xmp = image._XMP_ORIENTATION.sub(b"", XMP)
+    xmp = imagemeta.XMP_ORIENTATION.sub(b"", XMP)
     assert save(Picture(COLOUR, None, ADOBE_RGB, block, xmp), stream, format) == ()
     loaded = load(stream)
     assert loaded.icc == ADOBE_RGB

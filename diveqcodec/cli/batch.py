@@ -6,23 +6,22 @@ reported and the rest goes on. Knows no codec: the work itself is a function of 
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from diveqcodec.cli.console import Console, Misuse, describe
-from diveqcodec.cli.files import (
-    STREAM,
-    OutputError,
-    check_stdout,
-    check_target,
-    write_atomic,
-    write_stdout,
-)
-from diveqcodec.cli.kinds import Kind
+from diveqcodec.cli.console import Console, Misuse, reason
+from diveqcodec.cli.files import STREAM, check_stdout, check_target, is_folder
+from diveqcodec.cli.jobs import Failure, Job, Outcome, Source, Work, attempt
+from diveqcodec.cli.kinds import DVQ_SUFFIX, Kind
 from diveqcodec.errors import DiveqError
+
+if TYPE_CHECKING:
+    from diveqcodec.cli.options import Session
 
 PICTURE_SUFFIXES = {  # of outputs -> the format; what is read is recognised by content
     ".png": "png",
@@ -37,53 +36,32 @@ PICTURE_SUFFIXES = {  # of outputs -> the format; what is read is recognised by 
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """An input.
+class Naming:
+    """How outputs that are not named are called.
 
     Attributes:
-        name: As messages call it.
-        path: None for standard input.
-        folder: The folder given on the command line that it was found in, or None.
+        suffix: What they get, with the dot.
+        replaced: Suffixes of inputs that it takes the place of; others are a part of the name.
+        remedy: What else to do where two inputs would have one output.
     """
 
-    name: str
-    path: Path | None
-    folder: Path | None = None
+    suffix: str
+    replaced: Collection[str] = ()
+    remedy: str = ""
 
-    @property
-    def relative(self) -> Path:
-        """Where an output tree has it: below the folder it was found in."""
-        path = self.path or Path("stdin")
-        return path.relative_to(self.folder) if self.folder is not None else Path(path.name)
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """An input and its output; `target` is None for standard output."""
-
-    source: Source
-    target: Path | None
-
-    @property
-    def target_name(self) -> str:
-        """As messages call the output."""
-        return "<stdout>" if self.target is None else str(self.target)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a job: a human line, the JSON record, notices for the user."""
-
-    line: str
-    record: dict[str, Any]
-    notices: tuple[str, ...] = ()
+    def output(self, path: Path) -> Path:
+        """The name of the output of an input: `a.jpg` -> `a.dvq`, `v1.2` -> `v1.2.dvq`."""
+        if path.suffix.lower() in self.replaced:
+            return path.with_suffix(self.suffix)
+        return path.with_name(path.name + self.suffix)
 
 
 def expand(inputs: Sequence[str], kind: Kind, console: Console) -> list[Source]:
     """The inputs with folders replaced by their files of one kind.
 
     Folders are walked recursively and sorted; hidden files are left out, and so are, with a note,
-    those of another kind. Files that do not exist are kept: they fail when their turn comes.
+    those of another kind. Files that do not exist are kept: they fail when their turn comes, and
+    so do folders that cannot be read.
 
     Raises:
         Misuse: `-` beside other inputs, or an empty name.
@@ -98,30 +76,61 @@ def expand(inputs: Sequence[str], kind: Kind, console: Console) -> list[Source]:
         path = Path(name)
         if name == STREAM:
             sources.append(Source("<stdin>", None))
-        elif path.is_dir():
-            files = _files_below(path)
-            chosen = [file for file in files if kind.is_one(file)]
-            if not chosen:
-                raise DiveqError(f"{name}: contains no {kind.plural}")
-            if others := len(files) - len(chosen):
-                console.note(f"{name}: skipped {others} of {len(files)} files, not {kind.plural}")
-            sources += [Source(str(file), file, path) for file in chosen]
+        elif is_folder(path):
+            sources += _sifted(path, kind, console)
         else:
             sources.append(Source(name, path))
     return sources
 
 
+def _sifted(folder: Path, kind: Kind, console: Console) -> list[Source]:
+    """The files of one kind below a folder, and the folders below it that cannot be read."""
+    chosen, others = [], []
+    for source in _below(folder):
+        assert source.path is not None
+        if source.problem is not None or kind.is_one(source.path):
+            chosen.append(source)
+        elif source.path.suffix.lower() != kind.output_suffix:
+            others.append(source)
+    if not chosen:
+        raise DiveqError(f"{folder}: contains no {kind.plural}")
+    if others:
+        total = len(chosen) + len(others)
+        console.note(f"{folder}: skipped {len(others)} of {total} files, not {kind.plural}")
+        for source in others:
+            console.detail(f"{source.name}: not {kind.singular}")
+    return chosen
+
+
+def _below(folder: Path) -> list[Source]:
+    """Files below a folder, sorted and not hidden, and what cannot be looked into."""
+    found: list[Source] = []
+
+    def refused(error: OSError) -> None:
+        path = Path(error.filename)
+        found.append(Source(str(path), path, folder, f"cannot be read: {reason(error)}"))
+
+    for root, folders, names in os.walk(folder, onerror=refused):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = Path(root, name)
+            # A broken link is kept, a device or a pipe is not.
+            if not name.startswith(".") and (path.is_file() or not path.exists()):
+                found.append(Source(str(path), path, folder))
+    return sorted(found, key=lambda source: source.path or Path())
+
+
 def plan(
-    inputs: Sequence[str], sources: Sequence[Source], output: str | None, suffix: str
+    inputs: Sequence[str], sources: Sequence[Source], output: str | None, naming: Naming
 ) -> list[Job]:
     """Give every source its output.
 
     Args:
         inputs: As the user gave them: files, folders, or `-` alone.
-        sources: What `expand` made of them.
+        sources: What `expand` made of them; one that was given twice is done once.
         output: `-o`: a file, a folder (the tree of a folder given as input is mirrored below it),
             `-` for standard output, or None: beside the input.
-        suffix: Of outputs that are not named, with the dot.
+        naming: Of outputs that are not named.
 
     Raises:
         Misuse: several inputs for one output, or standard output is a terminal.
@@ -132,9 +141,8 @@ def plan(
             raise Misuse("-o - takes one input; name a folder with -o for several")
         check_stdout()
         return [Job(source, None) for source in sources]
-    jobs = [Job(source, _target(source, output, is_several, suffix)) for source in sources]
-    _check_distinct(jobs)
-    return jobs
+    jobs = [Job(source, _target(source, output, is_several, naming)) for source in sources]
+    return _distinct(jobs, naming.remedy)
 
 
 def check_json(jobs: Sequence[Job], console: Console) -> None:
@@ -147,26 +155,53 @@ def check_json(jobs: Sequence[Job], console: Console) -> None:
         raise Misuse("--json writes to stdout, and so does the picture; name a file with -o")
 
 
-def run(jobs: Sequence[Job], work: Callable[[Job], Outcome], console: Console) -> int:
-    """Do the jobs, whatever happens to each; the exit status, 0 or 1."""
-    is_done = True
-    with console.counter(len(jobs), "file") as advance:
-        for job in jobs:
-            is_done &= _run_one(job, work, console)
-            advance(1)
-    return 0 if is_done else 1
+def run(
+    jobs: Sequence[Job],
+    work: Work,
+    session: Session,
+    *,
+    processes: int = 1,
+    skips_existing: bool = False,
+    is_summed: bool = True,
+) -> int:
+    """Do the jobs, whatever happens to each; the exit status, 0 or 1.
 
-
-def store(job: Job, data: bytes) -> None:
-    """Write a job's output.
-
-    Raises:
-        OutputError: it cannot be written.
+    Args:
+        jobs: In the order in which they are reported.
+        work: Does one of them; for several processes it must be picklable.
+        session: The command's.
+        processes: How many work at the same time.
+        skips_existing: Pass over jobs whose output is there already.
+        is_summed: Say at the end of several jobs what became of them.
     """
-    if job.target is None:
-        write_stdout(data)
-    else:
-        write_atomic(job.target, data)
+    start, console = time.perf_counter(), session.console
+    total = _Total()
+    waiting = []
+    for job in jobs:
+        if skips_existing and job.target is not None and os.path.lexists(job.target):
+            total.skipped += 1
+            skipped = {"input": job.source.name, "output": job.target_name, "skipped": True}
+            console.record(skipped)
+        else:
+            waiting.append(job)
+    with console.counter(len(waiting), "file") as advance:
+        for job, result in _results(waiting, work, session, processes):
+            _report(job, result, console)
+            total.add(result)
+            advance(1)
+    if is_summed and len(jobs) > 1:
+        console.line(total.line(time.perf_counter() - start))
+    return 1 if total.failed else 0
+
+
+def _results(
+    jobs: Sequence[Job], work: Work, session: Session, processes: int
+) -> Iterator[tuple[Job, Outcome | Failure]]:
+    if min(processes, len(jobs)) < 2:
+        return ((job, attempt(work, job, session)) for job in jobs)
+    from diveqcodec.cli.pool import results
+
+    return results(jobs, work, session, min(processes, len(jobs)))
 
 
 def check(job: Job, is_forced: bool) -> None:
@@ -175,7 +210,7 @@ def check(job: Job, is_forced: bool) -> None:
         check_target(job.target, job.source.path, is_forced)
 
 
-def hint_output(inputs: Sequence[str], source: Source, suffixes: Sequence[str]) -> str:
+def hint_output(inputs: Sequence[str], source: Source, suffixes: Collection[str]) -> str:
     """What to add to `no such file` when the last input looks like a forgotten `-o`."""
     is_last = len(inputs) > 1 and source.name == inputs[-1]
     if is_last and Path(source.name).suffix.lower() in suffixes:
@@ -183,50 +218,69 @@ def hint_output(inputs: Sequence[str], source: Source, suffixes: Sequence[str]) 
     return ""
 
 
-def _run_one(job: Job, work: Callable[[Job], Outcome], console: Console) -> bool:
-    """Do a job; whether it succeeded."""
-    try:
-        outcome = work(job)
-    except (Misuse, BrokenPipeError):
-        raise  # wrong usage ends the batch, and so does a reader that closed the pipe
-    except Exception as error:  # whatever it is, the other files are not to blame
-        _report(job, error, console)
-        return False
-    if outcome.line:
-        console.line(outcome.line)
+@dataclass(slots=True)
+class _Total:
+    """What became of all jobs."""
+
+    done: int = 0
+    failed: int = 0
+    skipped: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+    def add(self, result: Outcome | Failure) -> None:
+        if isinstance(result, Failure):
+            self.failed += 1
+            return
+        self.done += 1
+        self.bytes_in += result.bytes_in
+        self.bytes_out += result.bytes_out
+
+    def line(self, seconds: float) -> str:
+        """10 files: 8 done, 1 already there, 1 failed   1,234,567 B -> 123,456 B   10.32 s."""
+        counts = [f"{self.done} done"]
+        counts += [f"{self.skipped} already there"] * bool(self.skipped)
+        counts += [f"{self.failed} failed"] * bool(self.failed)
+        sizes = f"   {self.bytes_in:,} B -> {self.bytes_out:,} B" * bool(self.bytes_out)
+        count = self.done + self.failed + self.skipped
+        return f"{count} files: {', '.join(counts)}{sizes}   {seconds:.2f} s"
+
+
+def _report(job: Job, result: Outcome | Failure, console: Console) -> None:
+    name = job.source.name
+    if isinstance(result, Failure):
+        bare = result.text.removeprefix(f"{name}: ")
+        console.error(
+            result.text if result.names_output else f"{name}: {result.text}", result.trace
+        )
+        console.record({"input": name, "output": job.target_name, "error": bare})
+        return
+    if result.line:
+        console.line(result.line)
     if not console.is_json:
-        for notice in outcome.notices:
-            console.note(f"{job.source.name}: {notice}")
-    console.record(outcome.record)
-    return True
+        for notice in result.notices:
+            console.note(f"{name}: {notice}")
+    console.record(result.record)
 
 
-def _report(job: Job, error: Exception, console: Console) -> None:
-    name, text = job.source.name, describe(error)
-    bare = text.removeprefix(f"{name}: ")
-    full = text if isinstance(error, OutputError) else f"{name}: {bare}"
-    console.error(full, error)
-    console.record({"input": name, "output": job.target_name, "error": bare})
-
-
-def _target(source: Source, output: str | None, is_several: bool, suffix: str) -> Path:
+def _target(source: Source, output: str | None, is_several: bool, naming: Naming) -> Path:
     if output is None:
         assert source.path is not None  # standard input goes to standard output
-        return source.path.with_suffix(suffix)
+        return naming.output(source.path)
     if _is_folder(output, is_several):
-        return Path(output) / source.relative.with_suffix(suffix)
+        return Path(output) / naming.output(source.relative)
     return Path(output)
 
 
 def are_several(inputs: Sequence[str]) -> bool:
     """Whether inputs may make several outputs: there are two or more, or one is a folder."""
-    return len(inputs) > 1 or Path(inputs[0]).is_dir()
+    return len(inputs) > 1 or is_folder(inputs[0])
 
 
 def is_folder_name(output: str) -> bool:
     """Whether `-o` means a folder, whatever the inputs: it is one, or its name says so."""
     separators = ("/", "\\") if sys.platform == "win32" else "/"
-    return Path(output).is_dir() or output.endswith(separators)
+    return is_folder(output) or output.endswith(separators)
 
 
 def _is_folder(output: str, is_several: bool) -> bool:
@@ -235,28 +289,30 @@ def _is_folder(output: str, is_several: bool) -> bool:
         return True
     if not is_several:
         return False
-    looks_like_file = path.suffix.lower() in {".dvq", *PICTURE_SUFFIXES}
-    if path.exists() or looks_like_file:
+    looks_like_file = path.suffix.lower() in {DVQ_SUFFIX, *PICTURE_SUFFIXES}
+    if os.path.lexists(path) or looks_like_file:
         raise Misuse("-o must be a directory when there are several inputs")
     return True
 
 
-def _check_distinct(jobs: Sequence[Job]) -> None:
-    seen: dict[Path, Job] = {}
+def _distinct(jobs: Sequence[Job], remedy: str) -> list[Job]:
+    """The jobs without repetitions; those that would overwrite each other's output cannot be done.
+
+    The others are not to blame: they are.
+    """
+    of_target: dict[str, dict[str, Job]] = {}
     for job in jobs:
         assert job.target is not None
-        first = seen.setdefault(job.target.absolute(), job)
-        if first is not job:
-            raise Misuse(
-                f"{first.source.name} and {job.source.name} would both be written to "
-                f"{job.target}; do them apart, with -o"
-            )
-
-
-def _files_below(folder: Path) -> list[Path]:
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    ]
+        key = os.path.normcase(job.target.absolute())
+        of_target.setdefault(key, {}).setdefault(os.path.abspath(job.source.path or ""), job)
+    result = []
+    for rivals in of_target.values():
+        names = [job.source.name for job in rivals.values()]
+        for job in rivals.values():
+            if len(names) > 1:
+                other = next(name for name in names if name != job.source.name)
+                problem = f"{job.target} would be the output of {other} too; do them apart, with -o"
+                job = replace(job, problem=problem + remedy)
+            result.append(job)
+    order = {id(job.source): i for i, job in enumerate(jobs)}
+    return sorted(result, key=lambda job: order[id(job.source)])

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from diveqcodec.cli import batch
-from diveqcodec.cli.batch import Job, Outcome
-from diveqcodec.cli.files import read_stdin
-from diveqcodec.cli.kinds import PICTURES
+from diveqcodec.cli.batch import Naming
+from diveqcodec.cli.console import Misuse
+from diveqcodec.cli.files import STREAM, read_stdin
+from diveqcodec.cli.jobs import Job, Outcome, Writing, store
+from diveqcodec.cli.kinds import DVQ_SUFFIX, PICTURES
 from diveqcodec.cli.options import (
     Session,
     background_option,
+    batch_options,
+    check_existing,
     find_model,
     force_option,
     model_option,
     session_options,
 )
 from diveqcodec.cli.tiles import compressed, lossless_options
-from diveqcodec.errors import DiveqError, ImageError
+from diveqcodec.errors import ConfigError, DiveqError, ImageError
+from diveqcodec.imagekinds import SUFFIXES
 
 if TYPE_CHECKING:
+    from diveqcodec.codec import Codec
     from diveqcodec.encoder import Lossless
     from diveqcodec.image import Picture
+    from diveqcodec.target import Target
     from diveqcodec.zoo import Entry
 
 EFFORTS = ("1", "5")  # as the codec has them, which is not loaded for --help
@@ -35,15 +44,18 @@ EFFORTS = ("1", "5")  # as the codec has them, which is not loaded for --help
 
 @dataclass(frozen=True, slots=True)
 class _Settings:
-    """The command's options."""
+    """The command's options, as a process at work on a file needs them."""
 
     inputs: tuple[str, ...]
     quality: float
+    target: Target | None
     effort: int
     lossless: Lossless
     metadata: Literal["none", "icc", "all"]
     background: tuple[int, int, int] | None
-    is_forced: bool
+    writing: Writing
+    is_strict: bool
+    is_verified: bool
     entry: Entry
 
 
@@ -58,6 +70,11 @@ class _Settings:
     show_default=True,
     help="1 is smallest, 100 best.",
 )
+@click.option("--target-bpp", type=float, metavar="B", help="Bits a pixel, at most, instead of -q.")
+@click.option(
+    "--target-size", type=click.IntRange(1), metavar="BYTES", help="Bytes a file, at most."
+)
+@click.option("--target-psnr", type=float, metavar="DB", help="PSNR in dB, at least.")
 @click.option(
     "-e",
     "--effort",
@@ -73,49 +90,121 @@ class _Settings:
     type=click.Choice(["none", "icc", "all"]),
     default="icc",
     show_default=True,
-    help="What to keep beside the pixels: all is ICC profile, EXIF and XMP.",
+    help="What to keep beside the pixels: all is ICC profile, EXIF with resolution, and XMP.",
 )
 @background_option
+@click.option("--strict", is_flag=True, help="Refuse damaged files, even if the picture is whole.")
+@click.option("--verify", is_flag=True, help="Decode what was written, and compare.")
+@click.option(
+    "--keep-suffix", is_flag=True, help="a.jpg becomes a.jpg.dvq, so that a.png may lie beside it."
+)
 @force_option
+@batch_options
 @session_options()
 def command(
     session: Session,
     inputs: tuple[str, ...],
     output: str | None,
     quality: float,
+    target_bpp: float | None,
+    target_size: int | None,
+    target_psnr: float | None,
     effort: str,
     lossless: Lossless,
     model: str | None,
     metadata: Literal["none", "icc", "all"],
     background: tuple[int, int, int] | None,
+    strict: bool,
+    verify: bool,
+    keep_suffix: bool,
     force: bool,
+    processes: int,
+    skip_existing: bool,
+    keep_times: bool,
 ) -> None:
     """Compress pictures to .dvq files.
 
     INPUT is a picture of any format, a folder (recursively), or - for stdin. The output lies beside
     the input unless -o names another place; with a folder as -o the tree is mirrored.
     """
+    check_existing(force, skip_existing)
+    target = _target({"bpp": target_bpp, "size": target_size, "psnr": target_psnr})
+    if target is not None and lossless == "always":
+        raise Misuse(f"--lossless keeps every pixel: it excludes --target-{target.kind}")
+    _check_name(output, inputs)
     sources = batch.expand(inputs, PICTURES, session.console)
-    jobs = batch.plan(inputs, sources, output, ".dvq")
+    naming = Naming(DVQ_SUFFIX, () if keep_suffix else SUFFIXES, ", or use --keep-suffix")
+    jobs = batch.plan(inputs, sources, output, naming)
     batch.check_json(jobs, session.console)
     settings = _Settings(
-        inputs, quality, int(effort), lossless, metadata, background, force, find_model(model)
+        inputs=inputs,
+        quality=quality,
+        target=target,
+        effort=int(effort),
+        lossless=lossless,
+        metadata=metadata,
+        background=background,
+        writing=Writing(force, keep_times),
+        is_strict=strict,
+        is_verified=verify,
+        entry=find_model(model),
     )
-    status = batch.run(jobs, lambda job: _compress(job, session, settings), session.console)
-    session.finish(status)
+    work = functools.partial(_compress, settings)
+    session.finish(
+        batch.run(jobs, work, session, processes=processes, skips_existing=skip_existing)
+    )
 
 
-def _compress(job: Job, session: Session, settings: _Settings) -> Outcome:
+def _target(wanted: dict[Literal["bpp", "size", "psnr"], float | None]) -> Target | None:
+    """The target asked for, if any.
+
+    Raises:
+        Misuse: several, one beside `-q`, or one that no file has.
+    """
+    asked = [(kind, value) for kind, value in wanted.items() if value is not None]
+    if not asked:
+        return None
+    source = click.get_current_context().get_parameter_source("quality")
+    names = [f"--target-{kind}" for kind, _ in asked]
+    names += ["-q"] * (source is click.core.ParameterSource.COMMANDLINE)
+    if len(names) > 1:
+        raise Misuse(f"{' and '.join(names)} exclude each other; use one of them")
+    from diveqcodec.target import Target
+
+    try:
+        return Target(*asked[0])
+    except ConfigError as error:
+        raise Misuse(str(error)) from error
+
+
+def _check_name(output: str | None, inputs: tuple[str, ...]) -> None:
+    """Refuse an output that is named like a picture.
+
+    Raises:
+        Misuse: it is.
+    """
+    if output in (None, STREAM) or batch.are_several(inputs) or batch.is_folder_name(output or ""):
+        return
+    path = Path(output or "")
+    if path.suffix.lower() in SUFFIXES:
+        name = path.with_suffix(DVQ_SUFFIX)
+        raise Misuse(f"-o {output}: what is written is no {path.suffix} file; name it {name}")
+
+
+def _compress(settings: _Settings, job: Job, session: Session) -> Outcome:
     start = time.perf_counter()
-    batch.check(job, settings.is_forced)
-    picture = _prepared(_load(job, settings.inputs), settings)
+    batch.check(job, settings.writing.is_forced)
+    picture, size_before = _load(job, settings)
+    picture = _prepared(picture, settings)
     height, width, channels = picture.pixels.shape
-    entry, loading = None, 0.0
+    entry, codec, loading = None, None, 0.0
     if settings.lossless != "always":
         entry = settings.entry
-        _, loading = session.timed_codec(entry)
-    data = compressed(session, entry, picture, settings.quality, settings.effort, settings.lossless)
-    batch.store(job, data)
+        codec, loading = session.timed_codec(entry)
+    coded = _coded(session, entry, codec, picture, settings)
+    data, notices = coded.data, picture.notices + coded.notices
+    check = functools.partial(_verify, codec, picture) if settings.is_verified else None
+    store(job, data, settings.writing, check)
     seconds = time.perf_counter() - start - loading
     raw = width * height * (channels + (picture.alpha is not None))
     bpp, ratio = 8 * len(data) / (width * height), raw / len(data)
@@ -123,6 +212,8 @@ def _compress(job: Job, session: Session, settings: _Settings) -> Outcome:
         f"{job.source.name} -> {job.target_name}   {width}x{height}   {len(data):,} B   "
         f"{bpp:.3f} bpp   {ratio:.0f}:1   {seconds:.2f} s"
     )
+    if len(data) > size_before:
+        notices += (f"larger than the input, which has {size_before:,} B",)
     record = {
         "input": job.source.name,
         "output": job.target_name,
@@ -131,28 +222,121 @@ def _compress(job: Job, session: Session, settings: _Settings) -> Outcome:
         "bytes": len(data),
         "bpp": bpp,
         "ratio": ratio,
-        "quality": settings.quality,
+        "quality": coded.quality,
+        **coded.record,
         "effort": settings.effort,
         "model": None if entry is None else entry.name,
         "model_id": None if entry is None else entry.model_id,
         "seconds": seconds,
-        "notices": list(picture.notices),
+        "notices": list(notices),
     }
-    return Outcome(line, record, picture.notices)
+    return Outcome(line, record, notices, size_before, len(data))
 
 
-def _load(job: Job, inputs: tuple[str, ...]) -> Picture:
+@dataclass(frozen=True, slots=True)
+class _Coded:
+    """A file's bytes, the quality they were made at, and what there is to say of a target."""
+
+    data: bytes
+    quality: float
+    notices: tuple[str, ...] = ()
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Coder:
+    """A codec as the search for a target wants it: what tiles may be lossless is settled."""
+
+    codec: Codec
+    lossless: Lossless
+
+    def compress(self, picture: Picture, quality: float, effort: int) -> bytes:
+        return self.codec.compress(picture, quality, effort, lossless=self.lossless)
+
+    def decompress(self, data: bytes) -> Picture:
+        return self.codec.decompress(data)
+
+
+def _coded(
+    session: Session,
+    entry: Entry | None,
+    codec: Codec | None,
+    picture: Picture,
+    settings: _Settings,
+) -> _Coded:
+    """Compress at the quality asked for, or at that which comes nearest to the target."""
+    target, quality = settings.target, settings.quality
+    if target is None or codec is None:
+        data = compressed(session, entry, picture, quality, settings.effort, settings.lossless)
+        return _Coded(data, quality)
+    from diveqcodec.target import search
+
+    coder = _Coder(codec, settings.lossless)
+    found = search(coder, picture, target, settings.effort)
+    notices: tuple[str, ...] = ()
+    if not found.is_reached:
+        form = {"size": "{:,.0f} B", "bpp": "{:.4f} bpp", "psnr": "{:.2f} dB"}[target.kind]
+        nearest, wanted = form.format(found.value), form.format(target.value)
+        notices = (f"{nearest} is the nearest possible to the target of {wanted}",)
+    record = {
+        f"target_{target.kind}": target.value,
+        "is_target_reached": found.is_reached,
+        "encodes": found.encodes,
+    }
+    if target.kind == "psnr" and math.isfinite(found.value):
+        record["psnr"] = found.value
+    return _Coded(found.data, found.quality, notices, record)
+
+
+def _load(job: Job, settings: _Settings) -> tuple[Picture, int]:
+    """The picture, and the size of its file."""
     from diveqcodec import image
 
     path, name = job.source.path, job.source.name
-    source: Path | BytesIO = BytesIO(read_stdin()) if path is None else path
+    if path is None:
+        data = read_stdin()
+        return image.load(BytesIO(data), name=name, strict=settings.is_strict), len(data)
     try:
-        return image.load(source, name=name)
+        return image.load(path, name=name, strict=settings.is_strict), path.stat().st_size
     except ImageError as error:
         if isinstance(error.__cause__, FileNotFoundError):
-            hint = batch.hint_output(inputs, job.source, (".dvq",))
+            hint = batch.hint_output(settings.inputs, job.source, (DVQ_SUFFIX,))
             raise DiveqError(f"{name}: no such file{hint}") from error
         raise
+
+
+def _verify(codec: Codec | None, picture: Picture, data: bytes) -> None:
+    """Decode a file and compare it with what was coded, as far as that is kept exactly.
+
+    Raises:
+        DiveqError: it cannot be decoded, or is not the same.
+    """
+    from diveqcodec import pixelfile
+
+    try:
+        decoded = pixelfile.decompress(data) if codec is None else codec.decompress(data)
+    except DiveqError as error:
+        raise DiveqError(f"not verified ({error}); please report it") from error
+    is_as_large = decoded.pixels.shape == picture.pixels.shape
+    same = {
+        "size": is_as_large,
+        "transparency": not is_as_large or _same_alpha(decoded, picture),
+        "ICC profile": decoded.icc == picture.icc,
+        "EXIF data": decoded.exif == picture.exif,
+        "XMP data": decoded.xmp == picture.xmp,
+    }
+    if wrong := [name for name, is_same in same.items() if not is_same]:
+        raise DiveqError(f"not verified: decoded with another {', '.join(wrong)}; please report it")
+
+
+def _same_alpha(one: Picture, other: Picture) -> bool:
+    """An opaque picture may have its transparency written out, or not."""
+    import numpy as np
+
+    planes: list[Any] = [
+        255 if picture.alpha is None else picture.alpha for picture in (one, other)
+    ]
+    return bool(np.all(np.equal(*planes)))
 
 
 def _prepared(picture: Picture, settings: _Settings) -> Picture:

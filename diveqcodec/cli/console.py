@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import sys
 import traceback
 import warnings
@@ -28,6 +29,10 @@ class Misuse(click.UsageError):
     def show(self, file: Any = None) -> None:
         """Print the message."""
         click.echo(f"Error: {self.format_message()}", file=file or sys.stderr)
+
+
+class OutputError(DiveqError):
+    """An output cannot be written; the message names the output."""
 
 
 class Console:
@@ -78,20 +83,28 @@ class Console:
         if not self.is_quiet:
             self._write(f"Note: {text}")
 
-    def error(self, text: str, cause: BaseException | None = None) -> None:
-        """Something that failed; its traceback too with -vv."""
+    def error(self, text: str, cause: BaseException | str | None = None) -> None:
+        """Something that failed; its traceback, or the exception to be traced, too with -vv."""
         if cause is not None and self.verbosity >= 2:
-            self._write("".join(traceback.format_exception(cause)).rstrip())
+            if isinstance(cause, BaseException):
+                cause = "".join(traceback.format_exception(cause)).rstrip()
+            self._write(cause)
         self._write(f"Error: {text}")
 
     def record(self, values: dict[str, Any]) -> None:
         """One JSON object on a line of stdout, if JSON was asked for."""
         if self.is_json:
-            click.echo(json.dumps(values, ensure_ascii=False, allow_nan=False))
+            text = json.dumps(values, ensure_ascii=False, allow_nan=False)
+            try:
+                text.encode(sys.stdout.encoding or "utf-8")
+            except UnicodeError:  # a file's name that is not UTF-8, or a terminal that is not
+                text = json.dumps(values, allow_nan=False)
+            _print(text)
 
     def result(self, text: str) -> None:
         """What the command was run for, on stdout."""
-        click.echo(text)
+        encoding = sys.stdout.encoding or "utf-8"
+        _print(text.encode(encoding, "backslashreplace").decode(encoding))
 
     @contextlib.contextmanager
     def counter(self, total: int, unit: str) -> Iterator[Callable[[int], None]]:
@@ -118,6 +131,29 @@ class Console:
             click.echo(text, err=True)
         else:
             self._bar.write(text, file=sys.stderr)
+
+
+def _print(text: str) -> None:
+    """Write a line to stdout, now.
+
+    Raises:
+        OutputError: it cannot be written; a closed pipe stays BrokenPipeError.
+    """
+    try:
+        click.echo(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise stdout_error(error) from error
+
+
+def stdout_error(error: OSError) -> OutputError:
+    """That stdout cannot be written."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        # what is still in the buffer would fail again, with a traceback, when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return OutputError(f"<stdout>: cannot be written: {reason(error)}")
 
 
 class _Handler(logging.Handler):

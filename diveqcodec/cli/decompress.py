@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass
 from io import BytesIO
@@ -12,12 +13,16 @@ import click
 
 from diveqcodec.bitstream import NO_MODEL
 from diveqcodec.cli import batch, dvq
-from diveqcodec.cli.batch import PICTURE_SUFFIXES, Job, Outcome
+from diveqcodec.cli.batch import PICTURE_SUFFIXES, Naming
 from diveqcodec.cli.console import Misuse
-from diveqcodec.cli.kinds import DVQ
+from diveqcodec.cli.files import STREAM
+from diveqcodec.cli.jobs import Job, Outcome, Writing, store
+from diveqcodec.cli.kinds import DVQ, DVQ_SUFFIX
 from diveqcodec.cli.options import (
     Session,
     background_option,
+    batch_options,
+    check_existing,
     find_model,
     force_option,
     model_option,
@@ -25,6 +30,7 @@ from diveqcodec.cli.options import (
 )
 from diveqcodec.cli.tiles import crop_options, decompressed
 from diveqcodec.errors import ModelError
+from diveqcodec.imagekinds import SUFFIXES
 
 if TYPE_CHECKING:
     from diveqcodec.canvas import Crop
@@ -49,7 +55,7 @@ class _Settings:
     crop: Crop | None
     is_partial: bool
     background: tuple[int, int, int] | None
-    is_forced: bool
+    writing: Writing
     entry: Entry | None
 
 
@@ -66,6 +72,7 @@ class _Settings:
 @model_option
 @background_option
 @force_option
+@batch_options
 @session_options()
 def command(
     session: Session,
@@ -77,28 +84,36 @@ def command(
     model: str | None,
     background: tuple[int, int, int] | None,
     force: bool,
+    processes: int,
+    skip_existing: bool,
+    keep_times: bool,
 ) -> None:
     """Decompress .dvq files to pictures.
 
     INPUT is a .dvq file, a folder (recursively), or - for stdin. A file names its model, so -m is
     only needed for weights that are not installed. Everything but JPEG is written losslessly.
     """
-    chosen = format_ or _format_of(output, inputs)
+    check_existing(force, skip_existing)
+    chosen = _format(output, inputs, format_)
     sources = batch.expand(inputs, DVQ, session.console)
-    jobs = batch.plan(inputs, sources, output, SUFFIX_OF[chosen])
+    jobs = batch.plan(inputs, sources, output, Naming(SUFFIX_OF[chosen], (DVQ_SUFFIX,)))
     batch.check_json(jobs, session.console)
     entry = None if model is None else find_model(model)
-    settings = _Settings(inputs, chosen, crop, partial, background, force, entry)
-    status = batch.run(jobs, lambda job: _decompress(job, session, settings), session.console)
-    session.finish(status)
+    settings = _Settings(
+        inputs, chosen, crop, partial, background, Writing(force, keep_times), entry
+    )
+    work = functools.partial(_decompress, settings)
+    session.finish(
+        batch.run(jobs, work, session, processes=processes, skips_existing=skip_existing)
+    )
 
 
-def _decompress(job: Job, session: Session, settings: _Settings) -> Outcome:
+def _decompress(settings: _Settings, job: Job, session: Session) -> Outcome:
     from diveqcodec import image
 
     start = time.perf_counter()
-    batch.check(job, settings.is_forced)
     data, header = dvq.read(job.source, settings.inputs, tuple(PICTURE_SUFFIXES))
+    batch.check(job, settings.writing.is_forced)
     entry, loading = None, 0.0
     if header.model_id != NO_MODEL:
         entry = _entry(session, header.model_id, settings.entry)
@@ -108,7 +123,7 @@ def _decompress(job: Job, session: Session, settings: _Settings) -> Outcome:
         picture = image.flatten(picture, settings.background)
     stream = BytesIO()
     notices = picture.notices + image.save(picture, stream, settings.format)
-    batch.store(job, stream.getvalue())
+    store(job, stream.getvalue(), settings.writing)
     seconds = time.perf_counter() - start - loading
     height, width = picture.pixels.shape[:2]
     line = f"{job.source.name} -> {job.target_name}   {width}x{height}   {seconds:.2f} s"
@@ -123,7 +138,7 @@ def _decompress(job: Job, session: Session, settings: _Settings) -> Outcome:
         "seconds": seconds,
         "notices": list(notices),
     }
-    return Outcome(line, record, notices)
+    return Outcome(line, record, notices, len(data), len(stream.getvalue()))
 
 
 def _entry(session: Session, model_id: bytes, given: Entry | None) -> Entry:
@@ -143,18 +158,22 @@ def _entry(session: Session, model_id: bytes, given: Entry | None) -> Entry:
     raise ModelError(f"needs model {wanted}, which is not installed; give it with -m PATH")
 
 
-def _format_of(output: str | None, inputs: tuple[str, ...]) -> Format:
-    """The format that the name of the output asks for.
+def _format(output: str | None, inputs: tuple[str, ...], asked: Format | None) -> Format:
+    """The format to write: what `--format` or the name of the output asks for.
 
     Raises:
-        Misuse: its suffix says nothing that can be written.
+        Misuse: they contradict each other, or the suffix says nothing that can be written.
     """
-    suffix = "" if output is None else Path(output).suffix.lower()
-    if output is None or not suffix or batch.is_folder_name(output):
-        return "png"
-    for format_ in SUFFIX_OF:
-        if PICTURE_SUFFIXES.get(suffix) == format_:
-            return format_
+    suffix = "" if output in (None, STREAM) else Path(output or "").suffix.lower()
+    if not suffix or batch.is_folder_name(output or ""):
+        return asked or "png"
+    named = next((one for one in SUFFIX_OF if PICTURE_SUFFIXES.get(suffix) == one), None)
     if batch.are_several(inputs):
-        return "png"  # a folder to be made, with a dot in its name
-    raise Misuse(f"-o {output}: {suffix} is no picture format; say which one with --format")
+        return asked or named or "png"  # a folder to be made, with a dot in its name
+    if asked is not None:
+        if named != asked and suffix in {DVQ_SUFFIX, *SUFFIXES}:
+            raise Misuse(f"-o {output}: {suffix} is not {asked}, which --format asks for")
+        return asked
+    if named is None:
+        raise Misuse(f"-o {output}: {suffix} is no picture format; say which one with --format")
+    return named

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 from diveqcodec import bitstream
 from diveqcodec.bitstream import HEADER_BYTES, Header
-from diveqcodec.cli.batch import Source, hint_output
+from diveqcodec.cli.batch import hint_output
 from diveqcodec.cli.files import read_stdin
+from diveqcodec.cli.jobs import Source
 from diveqcodec.errors import DiveqError
 
 

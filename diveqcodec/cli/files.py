@@ -1,23 +1,40 @@
 """Reading inputs and writing outputs whole: files atomically, `-` for the standard streams.
 
-Knows nothing of what is in the bytes, but for the head of a `.dvq` file.
+Knows nothing of what is in the bytes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets
+import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from diveqcodec.cli.console import Misuse, reason
-from diveqcodec.errors import DiveqError
+from diveqcodec.cli.console import Misuse, OutputError, reason, stdout_error
+
+__all__ = [
+    "STREAM",
+    "OutputError",
+    "check_stdout",
+    "check_target",
+    "is_folder",
+    "read_stdin",
+    "write_atomic",
+    "write_stdout",
+]
 
 STREAM = "-"
 
 
-class OutputError(DiveqError):
-    """An output cannot be written; the message names the output."""
+def is_folder(name: str | Path) -> bool:
+    """Whether this is a folder; a name that no file can have is none."""
+    try:
+        return Path(name).is_dir()
+    except OSError:
+        return False
 
 
 def read_stdin() -> bytes:
@@ -42,10 +59,19 @@ def check_stdout() -> None:
 
 
 def write_stdout(data: bytes) -> None:
-    """Write to standard output; a closed pipe is BrokenPipeError, which click turns into exit 1."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    """Write to standard output; a closed pipe is BrokenPipeError, which click turns into exit 1.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise stdout_error(error) from error
 
 
 def check_target(target: Path, source: Path | None, is_forced: bool) -> None:
@@ -54,22 +80,41 @@ def check_target(target: Path, source: Path | None, is_forced: bool) -> None:
     Raises:
         OutputError: it exists and `is_forced` is False, or it is the input itself.
     """
-    if not _is_or_will_be_file(target):
-        if target.is_dir():
-            raise OutputError(f"{target}: is a folder")
-        return
-    if not target.exists():
-        return
-    if source is not None and source.exists() and target.samefile(source):
+    try:
+        if not _is_or_will_be_file(target):
+            if target.is_dir():
+                raise OutputError(f"{target}: is a folder")
+            return
+        if not target.exists():
+            return
+        is_input = source is not None and source.exists() and target.samefile(source)
+    except OSError as error:  # a name that is too long
+        raise OutputError(f"{target}: cannot be written: {reason(error)}") from error
+    if is_input:
         raise OutputError(f"{target}: is the input itself; name another output with -o")
     if not is_forced:
         raise OutputError(f"{target}: already exists; use -f to overwrite")
 
 
-def write_atomic(target: Path, data: bytes) -> None:
+def write_atomic(
+    target: Path,
+    data: bytes,
+    source: Path | None = None,
+    *,
+    keeps_times: bool = False,
+    check: Callable[[bytes], None] | None = None,
+) -> None:
     """Write a file, making its folders: after a crash there is the old file or the new one.
 
-    A device or a pipe (`/dev/null`) is written to, never replaced.
+    It gets the permissions of the file it replaces, else those of `source`, else those of any new
+    file. A device or a pipe (`/dev/null`) is written to, never replaced.
+
+    Args:
+        target: The file.
+        data: All of it.
+        source: What it was made from.
+        keeps_times: Give it the times of `source`.
+        check: Called with what was read back, before the file takes its place: raises if it is bad.
 
     Raises:
         OutputError: it cannot be written; an old file is as it was.
@@ -80,14 +125,26 @@ def write_atomic(target: Path, data: bytes) -> None:
         except OSError as error:
             raise OutputError(f"{target}: cannot be written: {reason(error)}") from error
         return
-    # Hidden, so that a folder's other files are never taken for it should it be left by a crash.
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    # Hidden, so that a folder's other files are never taken for it should it be left by a crash,
+    # and short, because the target's name may be as long as the file system allows. A number that
+    # comes again, such as a process's in a container, would meet what a crash has left.
+    temporary = target.with_name(f".diveq-{secrets.token_hex(8)}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
+        permissions = _permissions(target, source)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        with open(os.open(temporary, flags, permissions or 0o666), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if check is not None:
+            check(temporary.read_bytes())
+        if permissions is not None:
+            with contextlib.suppress(PermissionError):  # some systems of files have none
+                temporary.chmod(permissions)
+        if keeps_times and source is not None:
+            times = source.stat()
+            os.utime(temporary, ns=(times.st_atime_ns, times.st_mtime_ns))
         os.replace(temporary, target)
     except OSError as error:
         _remove(temporary)
@@ -95,6 +152,14 @@ def write_atomic(target: Path, data: bytes) -> None:
     except BaseException:
         _remove(temporary)
         raise
+
+
+def _permissions(target: Path, source: Path | None) -> int | None:
+    """The permissions that an output is to have; None: those of any new file."""
+    for model in (target, source):
+        if model is not None and model.exists():
+            return stat.S_IMODE(model.stat().st_mode) & 0o666
+    return None
 
 
 def _is_or_will_be_file(target: Path) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import click
 
 from diveqcodec.cli import batch, dvq
-from diveqcodec.cli.batch import Job, Outcome
+from diveqcodec.cli.jobs import Job, Outcome
 from diveqcodec.cli.kinds import DVQ
 from diveqcodec.cli.options import Session, session_options
 from diveqcodec.quality import quality_of
@@ -23,11 +24,11 @@ def command(session: Session, inputs: tuple[str, ...]) -> None:
     of the decoded indices, for which `diveq decompress` is needed.
     """
     jobs = [Job(source, None) for source in batch.expand(inputs, DVQ, session.console)]
-    status = batch.run(jobs, lambda job: _info(job, session, inputs), session.console)
-    session.finish(status)
+    work = functools.partial(_info, inputs)
+    session.finish(batch.run(jobs, work, session, is_summed=False))
 
 
-def _info(job: Job, session: Session, inputs: tuple[str, ...]) -> Outcome:
+def _info(inputs: tuple[str, ...], job: Job, session: Session) -> Outcome:
     from diveqcodec import bitstream
 
     data, header = dvq.read(job.source, inputs)

@@ -1,6 +1,7 @@
-"""Which files of a folder a command is about: told by their content, never by their names.
+"""Which files of a folder a command is about: by their content, or because their names say so.
 
-Only folders are sifted; a file that the user named is opened, and its error reported.
+Only folders are sifted; a file that the user named is opened, and its error reported. So is a file
+of a folder that claims to be of the kind and is not: nothing that might be meant vanishes.
 """
 
 from __future__ import annotations
@@ -10,18 +11,31 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+DVQ_SUFFIX = ".dvq"
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of file: what messages call several of them, and how one is recognised."""
+    """A kind of file.
 
+    Attributes:
+        singular: What messages call one of them.
+        plural: And several.
+        is_one: How one is recognised.
+        output_suffix: Of what the command writes beside its inputs: passed over without a word.
+    """
+
+    singular: str
     plural: str
     is_one: Callable[[Path], bool]
+    output_suffix: str | None = None
 
 
 def _is_dvq(path: Path) -> bool:
     from diveqcodec.bitstream import MAGIC
 
+    if path.suffix.lower() == DVQ_SUFFIX:
+        return True
     try:
         with path.open("rb") as file:
             return file.read(len(MAGIC)) == MAGIC
@@ -30,6 +44,20 @@ def _is_dvq(path: Path) -> bool:
 
 
 def _is_picture(path: Path) -> bool:
+    from diveqcodec.imagekinds import claims_to_be_a_picture
+
+    try:
+        if claims_to_be_a_picture(path):
+            return True
+    except OSError:
+        return True  # as above
+    if path.suffix.lower() == DVQ_SUFFIX:
+        return False
+    return _opens(path)
+
+
+def _opens(path: Path) -> bool:
+    """Whether Pillow takes it for a picture: not all formats have a beginning that one may know."""
     from PIL import Image, UnidentifiedImageError
 
     with warnings.catch_warnings():
@@ -43,5 +71,5 @@ def _is_picture(path: Path) -> bool:
     return True
 
 
-DVQ = Kind(".dvq files", _is_dvq)
-PICTURES = Kind("pictures", _is_picture)
+DVQ = Kind("a .dvq file", ".dvq files", _is_dvq)
+PICTURES = Kind("a picture", "pictures", _is_picture, DVQ_SUFFIX)

@@ -36,8 +36,8 @@ class Session:
 
     def __init__(self, console: Console, device: str = "auto", threads: int | None = None) -> None:
         self.console = console
-        self._device_name = device
-        self._threads = threads
+        self.device_name = device
+        self.threads = threads
         self._device: torch.device | None = None
         self._codecs: dict[Path, Codec] = {}
         self._installed: dict[bytes, Entry | None] = {}
@@ -51,9 +51,9 @@ class Session:
         if self._device is None:
             import torch
 
-            if self._threads is not None:
-                torch.set_num_threads(self._threads)
-            self._device = _device(self._device_name)
+            if self.threads is not None:
+                torch.set_num_threads(self.threads)
+            self._device = _device(self.device_name)
             log.info("%s, %d threads", self._device, torch.get_num_threads())
         return self._device
 
@@ -146,6 +146,37 @@ def model_option(function: F) -> F:
 def force_option(function: F) -> F:
     """`-f`: overwrite."""
     return click.option("-f", "--force", is_flag=True, help="Overwrite existing output.")(function)
+
+
+def batch_options(function: F) -> F:
+    """`--skip-existing`, `--keep-times`, `-j`: of commands that write many files."""
+    for option in (
+        click.option(
+            "-j",
+            "--jobs",
+            "processes",
+            type=click.IntRange(1),
+            default=1,
+            metavar="N",
+            help="Work on so many files at the same time.",
+        ),
+        click.option("--keep-times", is_flag=True, help="Give outputs the times of their inputs."),
+        click.option(
+            "--skip-existing", is_flag=True, help="Pass over inputs whose output is there already."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def check_existing(is_forced: bool, skips_existing: bool) -> None:
+    """Refuse to overwrite and to pass over at the same time.
+
+    Raises:
+        Misuse: both are asked for.
+    """
+    if is_forced and skips_existing:
+        raise Misuse("-f overwrites what --skip-existing passes over; use one of them")
 
 
 def background_option(function: F) -> F:

@@ -1,0 +1,179 @@
+"""Any mode of Pillow's -> 8-bit pixels and transparency that look the same.
+
+Some of it must be asked before an image is loaded, which is `samples_of`; the rest is `to_pixels`.
+"""
+
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+
+from diveqcodec import imagegrey
+from diveqcodec.imagecolour import Encoding, encoding_of, unknown_code
+
+Pixels = NDArray[np.uint8]
+
+_LOOKED_AT: Final = 1 << 14  # bytes in which a file says how many bits its samples have
+_JP2_SIZE: Final = b"\xff\x4f\xff\x51"
+_JP2_BITS_AT: Final = 42  # of the first component, from the start of the codestream
+_AV1_CONFIGURATION: Final = b"av1C"
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """What is known of a file's samples, and lost when they are loaded.
+
+    Attributes:
+        is_grey: There is one colour channel, whatever the mode says.
+        bits: Of a colour that Pillow cuts to 8 without a word, else 8.
+        scale: Of deep grey, else None.
+        encoding: Of colours that are not those of sRGB, else None.
+        notice: Of colours that are taken for sRGB although they are not.
+    """
+
+    is_grey: bool
+    bits: int = 8
+    scale: imagegrey.Scale | None = None
+    encoding: Encoding | None = None
+    notice: str | None = None
+
+
+def samples_of(image: Image.Image) -> Samples:
+    """What an image that was opened, but not loaded, is made of.
+
+    Its transparent colour, if it has one, is brought to the samples that Pillow will make of it.
+    """
+    raw_mode = _raw_mode(image)
+    is_grey = image.mode in ("1", "L", "LA", "La") or raw_mode.startswith("LA;")
+    _mend_transparency(image, raw_mode)
+    encoding, notice = encoding_of(image), unknown_code(image)
+    if imagegrey.is_deep(image.mode):
+        return Samples(True, 8, imagegrey.scale_of(image), encoding, notice)
+    return Samples(is_grey, _bits(image, raw_mode), None, encoding, notice)
+
+
+def to_pixels(
+    image: Image.Image, samples: Samples, icc: bytes | None, name: str, notices: list[str]
+) -> tuple[Pixels, Pixels | None]:
+    """Pixels `[H, W, 1 or 3]` and alpha `[H, W]` that look like a loaded image.
+
+    Args:
+        image: Upright.
+        samples: What `samples_of` said of it.
+        icc: Its profile, for CMYK.
+        name: What messages call it.
+        notices: Gets what had to be changed.
+
+    Raises:
+        ImageError: Deep grey whose white cannot be told.
+    """
+    encoding = samples.encoding
+    if encoding is not None:
+        notices.append(encoding.notice)
+    if samples.notice is not None:
+        notices.append(samples.notice)
+    if samples.scale is not None:
+        values = np.asarray(image)
+        ends = imagegrey.range_of(values, samples.scale, name, notices)
+        key = image.info.get("transparency")
+        alpha = np.where(values == key, 0, 255).astype(np.uint8) if isinstance(key, int) else None
+        curve = None if encoding is None else encoding.curve
+        return imagegrey.to_bytes(values, ends, curve), alpha
+    if samples.bits > 8:
+        notices.append(f"{samples.bits}-bit input coded as 8-bit")
+    pixels, alpha = _eight_bits(image, icc, samples.is_grey, notices)
+    return pixels if encoding is None else encoding.convert(pixels), alpha
+
+
+def _eight_bits(
+    image: Image.Image, icc: bytes | None, is_grey: bool, notices: list[str]
+) -> tuple[Pixels, Pixels | None]:
+    if image.mode == "CMYK" and icc is not None:
+        through = _through_profile(image, icc)
+        if through is not None:
+            return through, None
+        notices.append("CMYK converted without its unreadable ICC profile")
+    if not image.has_transparency_data:
+        pixels = np.array(image.convert("L" if is_grey else "RGB"))
+        alpha = None
+    else:
+        planes = np.array(image.convert("LA" if is_grey else "RGBA"))
+        pixels, alpha = planes[..., :-1].copy(), planes[..., -1].copy()
+    if image.mode in ("P", "PA") and icc is None and (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., :1].copy()  # a palette of greys
+    return pixels.reshape(*pixels.shape[:2], -1), alpha
+
+
+def _through_profile(image: Image.Image, icc: bytes) -> Pixels | None:
+    """CMYK as sRGB `[H, W, 3]`, or None if the profile cannot be read."""
+    try:
+        profile = ImageCms.ImageCmsProfile(BytesIO(icc))
+        srgb = ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):
+        return None
+    return None if converted is None else np.array(converted)
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """How samples lie in the file, in Pillow's words."""
+    args = _arguments(image)
+    if isinstance(args, tuple):
+        args = args[0] if args else ""
+    return args if isinstance(args, str) else ""
+
+
+def _arguments(image: Image.Image) -> Any:
+    """Those of the decoder that Pillow will use."""
+    tiles = getattr(image, "tile", [])
+    return tiles[0].args if tiles else None
+
+
+def _bits(image: Image.Image, raw_mode: str) -> int:
+    """How many bits samples have in the file, where they are more than 8; else 8."""
+    if ";16" in raw_mode:
+        return 16
+    if image.format == "PPM":
+        args = _arguments(image)
+        largest = args[-1] if isinstance(args, tuple) else 0
+        return max(8, largest.bit_length()) if isinstance(largest, int) else 8
+    if image.format not in ("JPEG2000", "AVIF"):
+        return 8
+    file: Any = getattr(image, "fp", None)
+    if file is None:
+        return 8
+    position = file.tell()
+    file.seek(0)
+    head = file.read(_LOOKED_AT)
+    file.seek(position)
+    return coded_bits(head)
+
+
+def coded_bits(head: bytes) -> int:
+    """Bits of a sample in a JPEG2000 or AVIF file that begins like this; 8 if it does not say."""
+    if (start := head.find(_JP2_SIZE)) >= 0:
+        bits = head[start + _JP2_BITS_AT : start + _JP2_BITS_AT + 1]
+        return max(8, (bits[0] & 0x7F) + 1) if bits else 8
+    if (start := head.find(_AV1_CONFIGURATION)) >= 0:
+        flags = head[start + 6 : start + 7]
+        if flags and flags[0] & 0x40:
+            return 12 if flags[0] & 0x20 else 10
+    return 8
+
+
+def _mend_transparency(image: Image.Image, raw_mode: str) -> None:
+    key = image.info.get("transparency")
+    if image.format != "PNG" or key is None:
+        return
+    if raw_mode in ("L;2", "L;4"):
+        white = (1 << int(raw_mode[-1])) - 1
+        image.info["transparency"] = (key & white) * 255 // white
+    elif raw_mode == "L":
+        image.info["transparency"] = key & 255
+    elif raw_mode == "RGB":
+        image.info["transparency"] = tuple(value & 255 for value in key)
+    elif raw_mode == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in key)
