@@ -61,15 +61,15 @@ def test_processes_say_the_same_in_the_same_order(
 def test_a_process_that_dies_costs_one_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = ["file 0", "deadly 1", "file 2", "file 3", "file 4"]
+    names = ["slow 0", "deadly 1", "slow 2", "slow 3", "file 4"]  # the slow ones are cut short
     status, lines = run(names, tmp_path, 2, capsys)
     assert status == 1
     assert lines == [
-        "file 0 done",
+        "slow 0 done",
         "Error: deadly 1: the process at work on it died; "
         "there may be too little memory, try a smaller -j",
-        "file 2 done",
-        "file 3 done",
+        "slow 2 done",
+        "slow 3 done",
         "file 4 done",
         "5 files: 4 done, 1 failed   8 B -> 4 B",
     ]
