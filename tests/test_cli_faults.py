@@ -37,7 +37,7 @@ def coded(monkeypatch: pytest.MonkeyPatch) -> list[Picture]:
     """The pictures that were coded, each to `DVQ`."""
     seen: list[Picture] = []
 
-    def compress(self: Codec, picture: Picture, *_: object) -> bytes:
+    def compress(self: Codec, picture: Picture, *_: object, **__: object) -> bytes:
         seen.append(picture)
         return DVQ
 
