@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from diveqcodec import bitstream, image, pixelfile, zoo
+from diveqcodec import image, zoo
 from diveqcodec.codec import DEFAULT_EFFORT, Codec
+from diveqcodec.container import bitstream, pixelfile
 from diveqcodec.errors import ConfigError, ModelError
 from diveqcodec.image import Picture
 from diveqcodec.quality import DEFAULT_QUALITY
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from diveqcodec.canvas import Crop
+    from diveqcodec.container.canvas import Crop
     from diveqcodec.encoder import Lossless
 
 _MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # of PIL that PNG keeps

@@ -10,18 +10,19 @@ from pathlib import Path
 
 import torch
 
-from diveqcodec import bitstream, pixelfile, zoo
-from diveqcodec.canvas import Crop
+from diveqcodec import zoo
+from diveqcodec.container import bitstream, pixelfile
+from diveqcodec.container.canvas import Crop
+from diveqcodec.container.entropy import Decoder
+from diveqcodec.container.salvage import read_what_is_whole
 from diveqcodec.decoder import PictureDecoder, Wish
 from diveqcodec.encoder import Job, Lossless, PictureEncoder, Progress
-from diveqcodec.entropy import Decoder
 from diveqcodec.errors import ConfigError, ModelError
+from diveqcodec.exact.tile import Tally, TileCoder
+from diveqcodec.exact.weights import CodingModel
 from diveqcodec.image import Picture
-from diveqcodec.layers import fast_dtype
+from diveqcodec.model.layers import fast_dtype
 from diveqcodec.quality import DEFAULT_QUALITY, RATE, gain_index
-from diveqcodec.salvage import read_what_is_whole
-from diveqcodec.tilecoder import Tally, TileCoder
-from diveqcodec.weights import CodingModel
 from diveqcodec.windows import Networks, quality_bin_of
 
 EFFORTS = {1: 0.0, 5: RATE}  # effort -> multiplier of the bits in the assignment

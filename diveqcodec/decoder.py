@@ -14,17 +14,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diveqcodec import alpha
-from diveqcodec.canvas import Canvas, Crop, crop_area, meets
-from diveqcodec.entropy import Decoder
+from diveqcodec.container import alpha
+from diveqcodec.container.canvas import Canvas, Crop, crop_area, meets
+from diveqcodec.container.entropy import Decoder
+from diveqcodec.container.pixelfile import check_front, layout_of, paint_lossless, picture_of
+from diveqcodec.container.salvage import Salvage, describe
 from diveqcodec.errors import DamagedError
-from diveqcodec.fixedprior import GRID_BITS
+from diveqcodec.exact.prior import GRID_BITS
+from diveqcodec.exact.tile import TileCoder, check_crc
 from diveqcodec.image import Picture
-from diveqcodec.model import STRIDE
+from diveqcodec.model.dvq import STRIDE
 from diveqcodec.parallel import ordered_map
-from diveqcodec.pixelfile import check_front, layout_of, paint_lossless, picture_of
-from diveqcodec.salvage import Salvage, describe
-from diveqcodec.tilecoder import TileCoder, check_crc
 from diveqcodec.windows import Networks, Window, quality_bin_of
 
 Pixels = NDArray[np.uint8]

@@ -15,17 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diveqcodec import alpha, bitstream, lossless, pixelfile
-from diveqcodec.bitstream import NO_MODEL, Tile, TileData
-from diveqcodec.entropy import Encoder
-from diveqcodec.fixedprior import GRID_BITS
+from diveqcodec.container import alpha, bitstream, lossless, pixelfile
+from diveqcodec.container.bitstream import NO_MODEL, Tile, TileData
+from diveqcodec.container.entropy import Encoder
+from diveqcodec.container.pixelfile import Layout, area_of
+from diveqcodec.container.regions import close
+from diveqcodec.exact.prior import GRID_BITS
+from diveqcodec.exact.tile import Tally, TileCoder
 from diveqcodec.image import Picture
-from diveqcodec.model import STRIDE
+from diveqcodec.model.dvq import STRIDE
 from diveqcodec.parallel import ordered_map
-from diveqcodec.pixelfile import Layout, area_of
 from diveqcodec.quality import lambda_of
-from diveqcodec.regions import close
-from diveqcodec.tilecoder import Tally, TileCoder
 from diveqcodec.windows import Networks, Window, quality_bin_of, seen_pixels
 
 Lossless = Literal["auto", "always", "never"]

@@ -1,8 +1,8 @@
 """The float networks, run tile by tile: pixels -> latent of a tile, latents -> pixels of a tile.
 
 They see a window around a tile that reaches as far as they look, so that tiles leave no seams.
-A window ends where its region of tiles ends (see `diveqcodec.regions`): networks see a region as a
-picture of its own. Knows nothing of symbols, bytes or files.
+A window ends where its region of tiles ends (see `diveqcodec.container.regions`): networks see a
+region as a picture of its own. Knows nothing of symbols, bytes or files.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diveqcodec import alpha
-from diveqcodec.bitstream import Tile
+from diveqcodec.container import alpha
+from diveqcodec.container.bitstream import Tile
+from diveqcodec.exact.tile import Source
+from diveqcodec.exact.weights import CodingModel
 from diveqcodec.image import Picture
-from diveqcodec.model import STRIDE, pad_to
-from diveqcodec.tilecoder import Source
-from diveqcodec.weights import CodingModel
+from diveqcodec.model.dvq import STRIDE, pad_to
 
 Box = tuple[int, int, int, int]  # top, left, bottom, right, in positions
 

@@ -24,7 +24,7 @@ from diveqcodec.errors import ModelError
 if TYPE_CHECKING:
     import torch
 
-    from diveqcodec.weights import CodingModel
+    from diveqcodec.exact.weights import CodingModel
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def load(reference: str | Path | None = None, device: torch.device | None = None
     Raises:
         ModelError: not found, or the file is damaged.
     """
-    from diveqcodec import weights  # torch takes a second
+    from diveqcodec.exact import weights  # torch takes a second
 
     return weights.load(find(reference).path, device)
 

@@ -30,12 +30,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from diveqcodec import entropy, lossless, pixelfile, tilecoder, weights, zoo
+from diveqcodec import zoo
 from diveqcodec.codec import Codec
+from diveqcodec.container import entropy, lossless, pixelfile
 from diveqcodec.errors import DiveqError
-from diveqcodec.fixedprior import FixedPrior
+from diveqcodec.exact import tile as tilecoder
+from diveqcodec.exact import weights
+from diveqcodec.exact.prior import FixedPrior
 from diveqcodec.image import Picture, load
-from diveqcodec.model import Transforms
+from diveqcodec.model.dvq import Transforms
 
 MEGAPIXELS = (6, 12, 24)
 REPEATS = 5

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from diveqcodec import weights
 from diveqcodec.codec import Codec
+from diveqcodec.exact import weights
+from diveqcodec.exact.weightfile import KEY, TRAINING
 from diveqcodec.image import Picture
-from diveqcodec.weightfile import KEY, TRAINING
 from tests.coders import Recorder, decoded_tiles
 from tests.tiny import TINY, drawn, picture_of, trained
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diveqcodec import pixelfile
+from diveqcodec.container import pixelfile
 from diveqcodec.image import Picture
 from scripts.drawings import DRAWINGS
 from tests.tiny import drawn

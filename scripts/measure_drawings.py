@@ -18,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from diveqcodec import bitstream, weights, zoo
+from diveqcodec import zoo
 from diveqcodec.codec import Codec
+from diveqcodec.container import bitstream
+from diveqcodec.exact import weights
 from diveqcodec.image import Picture
 from scripts.drawings import DRAWINGS
 

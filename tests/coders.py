@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from diveqcodec import bitstream
 from diveqcodec.codec import Codec
-from diveqcodec.entropy import Coder, Decoder, Encoder, IntArray, Symbols, Tables
-from diveqcodec.model import STRIDE
-from diveqcodec.quantize.search import ESCAPE_LENGTHS
-from diveqcodec.tilecoder import TileCoder
+from diveqcodec.container import bitstream
+from diveqcodec.container.entropy import Coder, Decoder, Encoder, IntArray, Symbols, Tables
+from diveqcodec.exact.tile import TileCoder
+from diveqcodec.model.dvq import STRIDE
+from diveqcodec.model.search import ESCAPE_LENGTHS
 
 
 @dataclass

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 if TYPE_CHECKING:
-    from diveqcodec.weights import CodingModel
+    from diveqcodec.exact.weights import CodingModel
 
 # Before anything imports torch: one thread is faster for the tiny pictures of the tests. What must
 # not depend on the number of threads says so in a test of its own, with torch.set_num_threads.
@@ -27,7 +27,7 @@ def tiny_model_path() -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(tiny_model_path: Path) -> CodingModel:
     """The same, loaded. Tests must not change it."""
-    from diveqcodec import weights  # only tests that need torch pay for it
+    from diveqcodec.exact import weights  # only tests that need torch pay for it
 
     return weights.load(tiny_model_path)
 

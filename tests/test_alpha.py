@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from diveqcodec.alpha import _deflate, fill_hidden, pack_alpha, unpack_alpha
+from diveqcodec.container.alpha import _deflate, fill_hidden, pack_alpha, unpack_alpha
 from diveqcodec.errors import DamagedError
 
 

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 import diveqcodec
-from diveqcodec import weights, zoo
+from diveqcodec import zoo
 from diveqcodec.errors import ConfigError, ImageError, ModelError
-from diveqcodec.model import DvqModel
+from diveqcodec.exact import weights
+from diveqcodec.model.dvq import DvqModel
 from tests.tiny import TINY, drawn
 
 

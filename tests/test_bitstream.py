@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from diveqcodec import bitstream, chunks
-from diveqcodec.bitstream import (
+from diveqcodec.container import bitstream, chunks
+from diveqcodec.container.bitstream import (
     DvqFile,
     Header,
     PixelData,

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from diveqcodec import weights
 from diveqcodec.cli import batch, files
 from diveqcodec.cli.console import Console, Misuse, describe
 from diveqcodec.cli.jobs import Job
 from diveqcodec.cli.kinds import Kind
 from diveqcodec.codec import Codec
+from diveqcodec.exact import weights
 from diveqcodec.imagekinds import SUFFIXES
 from tests.commands import diveq, draw, errors, install_tiny
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from diveqcodec import bitstream, codec
+from diveqcodec import codec
 from diveqcodec.cli import compress
 from diveqcodec.codec import Codec
+from diveqcodec.container import bitstream
 from diveqcodec.image import Picture
 from diveqcodec.quality import DEFAULT_QUALITY
 from tests.commands import diveq, draw, errors, install_tiny, opened

@@ -5,9 +5,10 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from diveqcodec import bitstream, image
+from diveqcodec import image
 from diveqcodec.cli.batch import PICTURE_SUFFIXES
 from diveqcodec.cli.decompress import SUFFIX_OF
+from diveqcodec.container import bitstream
 from tests.commands import TINY, diveq, draw, errors, install_tiny, opened
 
 

@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from diveqcodec import bitstream
 from diveqcodec.cli.console import Console
 from diveqcodec.cli.tiles import progress
+from diveqcodec.container import bitstream
 from tests.commands import diveq, draw, errors, install_tiny, opened
 
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from diveqcodec import alpha, bitstream
 from diveqcodec.codec import Codec
+from diveqcodec.container import alpha, bitstream
 from diveqcodec.errors import ConfigError, DamagedError, ModelError
-from diveqcodec.fixedprior import GRID_BITS
+from diveqcodec.exact.prior import GRID_BITS
+from diveqcodec.exact.weights import CodingModel
 from diveqcodec.image import Picture
-from diveqcodec.layers import fast_dtype
+from diveqcodec.model.layers import fast_dtype
 from diveqcodec.quality import gain_index
-from diveqcodec.weights import CodingModel
 from diveqcodec.windows import Networks
 from tests.coders import decoded_tiles
 from tests.tiny import drawn, picture_of

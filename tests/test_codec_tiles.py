@@ -7,9 +7,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from diveqcodec import bitstream, weights
 from diveqcodec.codec import Codec
+from diveqcodec.container import bitstream
 from diveqcodec.errors import ConfigError, DamagedError, ModelError
+from diveqcodec.exact import weights
 from diveqcodec.image import Picture
 from tests.conftest import GOLDEN
 from tests.tiny import drawn, picture_of
@@ -160,7 +161,7 @@ def test_a_crop_is_cut_from_the_whole(codec: Codec, mixed, crop) -> None:
 
 def test_a_crop_decodes_only_what_it_needs(codec: Codec, mixed, monkeypatch) -> None:
     from diveqcodec import decoder
-    from diveqcodec.tilecoder import TileCoder
+    from diveqcodec.exact.tile import TileCoder
 
     seen = []
 

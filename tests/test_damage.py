@@ -9,8 +9,8 @@ import torch
 
 from diveqcodec.codec import Codec
 from diveqcodec.errors import FormatError, ModelError
+from diveqcodec.exact.weights import CodingModel
 from diveqcodec.image import Picture
-from diveqcodec.weights import CodingModel
 from tests.tiny import drawn, few_values
 
 

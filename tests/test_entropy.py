@@ -4,7 +4,7 @@ import constriction
 import numpy as np
 import pytest
 
-from diveqcodec.entropy import TOTAL, Decoder, Encoder, Tables, ideal_bits, normalise
+from diveqcodec.container.entropy import TOTAL, Decoder, Encoder, Tables, ideal_bits, normalise
 from diveqcodec.errors import DamagedError
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from diveqcodec import bitstream
 from diveqcodec.codec import Codec
-from diveqcodec.entropy import Decoder
-from diveqcodec.tilecoder import TileCoder
-from diveqcodec.weights import CodingModel
+from diveqcodec.container import bitstream
+from diveqcodec.container.entropy import Decoder
+from diveqcodec.exact.tile import TileCoder
+from diveqcodec.exact.weights import CodingModel
 from tests.coders import decoded_tiles, positions, quality_bin, rewritten
 from tests.tiny import drawn, picture_of
 
@@ -65,7 +65,7 @@ def test_golden_files_exercise_the_format(codec: Codec) -> None:
 PROBE = """
 import json, sys, torch
 from pathlib import Path
-from diveqcodec import weights
+from diveqcodec.exact import weights
 from diveqcodec.codec import Codec
 from scripts.make_golden import digest
 from tests.coders import decoded_tiles, rewritten
@@ -115,7 +115,7 @@ def test_processor_features_and_threads_change_nothing(capability: str) -> None:
 def test_layout_and_dtype_of_the_networks_change_pixels_by_little(
     tiny_model_path: Path, codec: Codec, networks: torch.dtype, layout: torch.memory_format
 ) -> None:
-    from diveqcodec import weights
+    from diveqcodec.exact import weights
 
     model = weights.load(tiny_model_path)
     model.transforms.to(memory_format=layout)  # type: ignore[call-overload]
@@ -167,7 +167,7 @@ def test_the_encoder_stands_on_what_the_decoder_finds(codec: Codec) -> None:
 
 @pytest.mark.gpu
 def test_a_gpu_decodes_to_golden_indices(tiny_model_path: Path) -> None:
-    from diveqcodec import weights
+    from diveqcodec.exact import weights
 
     device = torch.device("cuda")
     codec = Codec(weights.load(tiny_model_path, device), device)

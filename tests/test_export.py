@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from diveqcodec import tilecoder, weights
 from diveqcodec.codec import Codec
-from diveqcodec.export import integers
-from diveqcodec.model import DvqModel
-from diveqcodec.priorlayers import layers_of
+from diveqcodec.exact import tile as tilecoder
+from diveqcodec.exact import weights
+from diveqcodec.exact.integers import integers
+from diveqcodec.exact.tile import Tally
+from diveqcodec.model.dvq import DvqModel
+from diveqcodec.model.priorlayers import layers_of
+from diveqcodec.model.search import GRID
 from diveqcodec.quality import gain_index, lambda_of
-from diveqcodec.quantize.search import GRID
-from diveqcodec.tilecoder import Tally
 from diveqcodec.train import exporting
 from diveqcodec.train.exporting import Check, Report
 from tests.commands import diveq

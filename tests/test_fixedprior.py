@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from diveqcodec.errors import ModelError
-from diveqcodec.export import integers
-from diveqcodec.fixedprior import FixedPrior, GroupRows
-from diveqcodec.model import DvqModel
-from diveqcodec.weights import CodingModel
+from diveqcodec.exact.integers import integers
+from diveqcodec.exact.prior import FixedPrior, GroupRows
+from diveqcodec.exact.weights import CodingModel
+from diveqcodec.model.dvq import DvqModel
 from tests.test_passes import order
 from tests.tiny import TINY
 

@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from diveqcodec import bitstream, weights
 from diveqcodec.codec import Codec
+from diveqcodec.container import bitstream
+from diveqcodec.exact import weights
 from diveqcodec.windows import Networks
 
 Floats = NDArray[np.float64]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, PngImagePlugin
 
-from diveqcodec import bitstream, image, imagekinds, imagemend, imagemeta, imagepixels
+from diveqcodec import image, imagekinds, imagemend, imagemeta, imagepixels
+from diveqcodec.container import bitstream
 from diveqcodec.errors import ImageError
 from diveqcodec.image import Picture, flatten, load, save
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from diveqcodec.errors import ConfigError
-from diveqcodec.quantize import lattice_basis, lattice_coordinates, lattice_points
+from diveqcodec.model.lattice import lattice_basis, lattice_coordinates, lattice_points
 
 
 @pytest.mark.parametrize("dim", [2, 4])

@@ -2,7 +2,7 @@
 
 import torch
 
-from diveqcodec.layers import GainTable, ResidualBlock, returning_clamp
+from diveqcodec.model.layers import GainTable, ResidualBlock, returning_clamp
 
 
 def test_gain_table_is_piecewise_linear() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diveqcodec import bitstream, lossless, pixelfile
+from diveqcodec.container import bitstream, lossless, pixelfile
 from diveqcodec.errors import DamagedError, FormatError
 from scripts.drawings import DRAWINGS
 from scripts.make_golden_lossless import digest

@@ -9,9 +9,9 @@ import torch
 
 from diveqcodec.config import from_dict, to_dict
 from diveqcodec.errors import ConfigError
-from diveqcodec.model import DvqModel, ParameterKind, pad_to
-from diveqcodec.modelconfig import Kind, ModelConfig
-from diveqcodec.quantize.rate_aware import Gradient
+from diveqcodec.model.config import Kind, ModelConfig
+from diveqcodec.model.dvq import DvqModel, ParameterKind, pad_to
+from diveqcodec.model.quantizer import Gradient
 from tests.tiny import IN_FOURS, TINY, loss_of, trained, training_pictures
 
 VARIANTS: list[tuple[Kind, int, Gradient]] = [
@@ -109,7 +109,7 @@ def test_optional_slices_left_out_are_zero_and_free(monkeypatch: pytest.MonkeyPa
     with torch.no_grad():
         coded = model(x, lam)
         monkeypatch.setattr(
-            "diveqcodec.recorder.is_worth_coding",
+            "diveqcodec.model.recorder.is_worth_coding",
             lambda y, _: torch.zeros(len(y), dtype=torch.bool),
         )
         spared = model(x, lam)

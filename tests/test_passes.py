@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diveqcodec.passes import order_of_batch, passes_of, taps_of
+from diveqcodec.model.passes import order_of_batch, passes_of, taps_of
 
 CPU = torch.device("cpu")
 SIZES = [(1, 1), (1, 9), (7, 1), (3, 3), (2, 5), (16, 16), (13, 21)]

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from diveqcodec import bitstream
 from diveqcodec.codec import Codec
+from diveqcodec.container import bitstream
 from diveqcodec.image import Format, Picture, Pixels, flatten, load, save
 from diveqcodec.imagepixels import coded_bits
 from tests.pngs import chunk, png
@@ -204,7 +204,7 @@ def test_every_kind_and_size_looks_the_same(kind: Callable[[Sample], Expected]) 
 
 @pytest.fixture(scope="module")
 def codec() -> Codec:
-    from diveqcodec import weights
+    from diveqcodec.exact import weights
 
     return Codec(weights.load(Path(__file__).parent / "golden" / "second" / "tiny.safetensors"))
 

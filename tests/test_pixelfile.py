@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from diveqcodec import bitstream, pixelfile
+from diveqcodec.container import bitstream, pixelfile
 from diveqcodec.errors import ConfigError, DamagedError
 from diveqcodec.image import Picture
 from tests.tiny import drawn, few_values

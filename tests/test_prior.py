@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from diveqcodec import prior
-from diveqcodec.fixedprior import ACTIVATION_BITS, LATENT_BOUND
-from diveqcodec.fixedprior import _log_magnitude as exact_log_magnitude
-from diveqcodec.model import DvqModel
-from diveqcodec.modelconfig import ModelConfig
-from diveqcodec.passes import order_of_batch
-from diveqcodec.prior import as_grid, as_rows, log_magnitude
-from diveqcodec.priorlayers import layers_of
-from diveqcodec.quantize.rate_aware import Classes
-from diveqcodec.quantize.search import GRID
+from diveqcodec.exact.prior import ACTIVATION_BITS, LATENT_BOUND
+from diveqcodec.exact.prior import _log_magnitude as exact_log_magnitude
+from diveqcodec.model import prior
+from diveqcodec.model.config import ModelConfig
+from diveqcodec.model.dvq import DvqModel
+from diveqcodec.model.passes import order_of_batch
+from diveqcodec.model.prior import as_grid, as_rows, log_magnitude
+from diveqcodec.model.priorlayers import layers_of
+from diveqcodec.model.quantizer import Classes
+from diveqcodec.model.search import GRID
 from tests.test_passes import order as order_of_passes
 from tests.tiny import IN_FOURS, TINY
 

@@ -8,7 +8,7 @@ import torch
 
 from diveqcodec import quality
 from diveqcodec.errors import ConfigError
-from diveqcodec.modelconfig import ModelConfig
+from diveqcodec.model.config import ModelConfig
 from diveqcodec.quality import (
     GAIN_STEPS,
     RATE,

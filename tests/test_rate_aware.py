@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from diveqcodec.quantize.rate_aware import (
+from diveqcodec.model.codebook import Layer
+from diveqcodec.model.quantizer import (
     Classes,
     Gradient,
     RateAwareQuantizer,
     clamp_classes,
     reconstruct,
 )
-from diveqcodec.quantize.search import skipping
-from diveqcodec.quantize.tables import Layer
+from diveqcodec.model.search import skipping
 
 SIZES, SHAPES = 6, 3
 

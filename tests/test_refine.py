@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from diveqcodec.model import DvqModel
+from diveqcodec.model.dvq import DvqModel
+from diveqcodec.model.recorder import Recorder
+from diveqcodec.model.refine import refine
 from diveqcodec.quality import lambda_of, log_gain_of
-from diveqcodec.recorder import Recorder
-from diveqcodec.refine import refine
 from tests.tiny import TINY, drawn, trained
 
 

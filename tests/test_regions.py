@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from diveqcodec.regions import Rectangle, close, rectangles
+from diveqcodec.container.regions import Rectangle, close, rectangles
 
 
 def as_map(text: str) -> NDArray[np.bool_]:

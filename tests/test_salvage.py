@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from diveqcodec import bitstream
-from diveqcodec.bitstream import DvqFile, Header, PixelData, TileData
+from diveqcodec.container import bitstream
+from diveqcodec.container.bitstream import DvqFile, Header, PixelData, TileData
+from diveqcodec.container.salvage import describe, read_what_is_whole, salvage
 from diveqcodec.errors import DamagedError, FormatError
-from diveqcodec.salvage import describe, read_what_is_whole, salvage
 from tests.test_bitstream import FULL, chunk, header_and_chunks
 
 # Columns of 1024 and 1076, rows of 1024, 1024 and 276: six tiles, two of them lossless.
@@ -37,7 +37,7 @@ def test_a_whole_file_is_whole(file: DvqFile) -> None:
 
 
 def test_nobody_looks_for_what_is_left_unless_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    from diveqcodec import salvage as module
+    from diveqcodec.container import salvage as module
 
     monkeypatch.delattr(module, "salvage")
     with pytest.raises(DamagedError, match="truncated"):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from diveqcodec.quality import RATE
-from diveqcodec.quantize.search import (
+from diveqcodec.model.codebook import Layer, class_sigmas
+from diveqcodec.model.search import (
     ESCAPE_LENGTHS,
     GRID,
     Moments,
@@ -17,7 +17,7 @@ from diveqcodec.quantize.search import (
     choose_pair,
     integer_basis,
 )
-from diveqcodec.quantize.tables import Layer, class_sigmas
+from diveqcodec.quality import RATE
 
 SIZES, SHAPES = 8, 3
 

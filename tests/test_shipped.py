@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from diveqcodec import image, weights, zoo
+from diveqcodec import image, zoo
 from diveqcodec.codec import Codec
+from diveqcodec.exact import weights
 from diveqcodec.train.exporting import compare
 from tests.coders import decoded_tiles, rewritten
 

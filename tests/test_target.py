@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diveqcodec import bitstream
 from diveqcodec.codec import Codec
+from diveqcodec.container import bitstream
 from diveqcodec.errors import ConfigError
 from diveqcodec.image import Picture
 from diveqcodec.target import MAX_ENCODES, Target, psnr, search
@@ -134,7 +134,7 @@ def test_psnr_is_of_what_can_be_seen() -> None:
 
 @pytest.fixture(scope="module")
 def codec() -> Codec:
-    from diveqcodec import weights
+    from diveqcodec.exact import weights
 
     return Codec(weights.load(Path(__file__).parent / "golden" / "second" / "tiny.safetensors"))
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from diveqcodec.entropy import Decoder, Encoder, ideal_bits
+from diveqcodec.container.entropy import Decoder, Encoder, ideal_bits
 from diveqcodec.errors import DamagedError
-from diveqcodec.fixedprior import GRID_BITS
-from diveqcodec.passes import passes_of
+from diveqcodec.exact.prior import GRID_BITS
+from diveqcodec.exact.tile import Source, Tally, TileCoder, check_crc
+from diveqcodec.exact.weights import CodingModel
+from diveqcodec.model.passes import passes_of
+from diveqcodec.model.recorder import is_worth_coding
 from diveqcodec.quality import RATE
-from diveqcodec.recorder import is_worth_coding
-from diveqcodec.tilecoder import Source, Tally, TileCoder, check_crc
-from diveqcodec.weights import CodingModel
 from tests.coders import Recorder
 
 SIZES = [(1, 1), (1, 7), (9, 1), (2, 3), (4, 4), (5, 8), (13, 11)]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from diveqcodec.model.transform import Analysis
 from diveqcodec.train.basis import Component, cosine_basis, groups
 from diveqcodec.train.data import Pictures
-from diveqcodec.transform import Analysis
 from tests.tiny import training_pictures
 from tests.training import Operations
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from diveqcodec import prior
-from diveqcodec.quantize import rate_aware
-from diveqcodec.quantize.search import choose, choose_pair
+from diveqcodec.model import prior
+from diveqcodec.model import quantizer as rate_aware
+from diveqcodec.model.search import choose, choose_pair
 from diveqcodec.train import data, loop, validation
 from diveqcodec.train.statistics import Interval
 from tests.tiny import TINY, tiny_config

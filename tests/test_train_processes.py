@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from diveqcodec import prior
 from diveqcodec.errors import ConfigError
-from diveqcodec.layers import fast_dtype
+from diveqcodec.model import prior
+from diveqcodec.model.layers import fast_dtype
 from diveqcodec.train import loop
 from diveqcodec.train.config import DataConfig
 from diveqcodec.train.loop import Trainer

@@ -19,8 +19,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 import diveqcodec.train as train
-from diveqcodec import weights
 from diveqcodec.errors import ConfigError, ModelError, TrainingError
+from diveqcodec.exact import weights
+from diveqcodec.exact.weightfile import load_for_training
+from diveqcodec.exact.weightfile import part as part_of
 from diveqcodec.train import checkpoint, data, loop, loss
 from diveqcodec.train.config import DataConfig, LossConfig
 from diveqcodec.train.config import load as load_config
@@ -28,8 +30,6 @@ from diveqcodec.train.exporting import export
 from diveqcodec.train.plotting import read_log
 from diveqcodec.train.schedule import average_decay, decoded_by_networks, learning_rate
 from diveqcodec.train.statistics import Interval
-from diveqcodec.weightfile import load_for_training
-from diveqcodec.weightfile import part as part_of
 from tests.tiny import TINY, tiny_config
 from tests.training import draw_pictures
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from diveqcodec.model import DvqModel, Output
-from diveqcodec.recorder import SliceStatistics
+from diveqcodec.model.dvq import DvqModel, Output
+from diveqcodec.model.recorder import SliceStatistics
 from diveqcodec.ssim import ms_ssim
 from diveqcodec.train import data, loop
 from diveqcodec.train.config import DataConfig, LossConfig, TrainConfig

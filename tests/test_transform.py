@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diveqcodec.transform import SIDE, Analysis, Basis, Lapping, Synthesis, cosines, prefilter
+from diveqcodec.model.transform import SIDE, Analysis, Basis, Lapping, Synthesis, cosines, prefilter
 
 
 def random_order(channels: int) -> Tensor:

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from diveqcodec import weights
 from diveqcodec.codec import Codec
 from diveqcodec.errors import ModelError
-from diveqcodec.model import DvqModel, pad_to
+from diveqcodec.exact import weights
+from diveqcodec.model.dvq import DvqModel, pad_to
 from tests.coders import rewritten as written_again
 from tests.tiny import IN_FOURS, TINY, drawn, picture_of, trained
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diveqcodec.image import Picture
-from diveqcodec.model import DvqModel
-from diveqcodec.modelconfig import ModelConfig
+from diveqcodec.model.config import ModelConfig
+from diveqcodec.model.dvq import DvqModel
 from diveqcodec.train.config import (
     DataConfig,
     LogConfig,

@@ -311,7 +311,7 @@ def _verify(codec: Codec | None, picture: Picture, data: bytes) -> None:
     Raises:
         DiveqError: it cannot be decoded, or is not the same.
     """
-    from diveqcodec import pixelfile
+    from diveqcodec.container import pixelfile
 
     try:
         decoded = pixelfile.decompress(data) if codec is None else codec.decompress(data)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from diveqcodec.bitstream import NO_MODEL
 from diveqcodec.cli import batch, dvq
 from diveqcodec.cli.batch import PICTURE_SUFFIXES, Naming
 from diveqcodec.cli.console import Misuse
@@ -29,11 +28,12 @@ from diveqcodec.cli.options import (
     session_options,
 )
 from diveqcodec.cli.tiles import crop_options, decompressed
+from diveqcodec.container.bitstream import NO_MODEL
 from diveqcodec.errors import ModelError
 from diveqcodec.imagekinds import SUFFIXES
 
 if TYPE_CHECKING:
-    from diveqcodec.canvas import Crop
+    from diveqcodec.container.canvas import Crop
     from diveqcodec.image import Format
     from diveqcodec.zoo import Entry
 

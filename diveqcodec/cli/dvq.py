@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from diveqcodec import bitstream
-from diveqcodec.bitstream import HEADER_BYTES, Header
 from diveqcodec.cli.batch import hint_output
 from diveqcodec.cli.files import read_stdin
 from diveqcodec.cli.jobs import Source
+from diveqcodec.container import bitstream
+from diveqcodec.container.bitstream import HEADER_BYTES, Header
 from diveqcodec.errors import DiveqError
 
 

@@ -29,7 +29,7 @@ def command(session: Session, inputs: tuple[str, ...]) -> None:
 
 
 def _info(inputs: tuple[str, ...], job: Job, session: Session) -> Outcome:
-    from diveqcodec import bitstream
+    from diveqcodec.container import bitstream
 
     data, header = dvq.read(job.source, inputs)
     file = bitstream.read(data)

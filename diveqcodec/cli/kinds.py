@@ -32,7 +32,7 @@ class Kind:
 
 
 def _is_dvq(path: Path) -> bool:
-    from diveqcodec.bitstream import MAGIC
+    from diveqcodec.container.bitstream import MAGIC
 
     if path.suffix.lower() == DVQ_SUFFIX:
         return True

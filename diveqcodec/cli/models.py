@@ -56,7 +56,8 @@ def command(session: Session, source: Path | None) -> None:
 
 def _import(session: Session, source: Path) -> None:
     """Copy weights to the user's folder after loading them, which checks every tensor."""
-    from diveqcodec import weights, zoo
+    from diveqcodec import zoo
+    from diveqcodec.exact import weights
 
     entry = zoo.read_entry(source)
     weights.load(source)

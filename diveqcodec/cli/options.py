@@ -68,8 +68,8 @@ class Session:
     def codec(self, entry: Entry) -> Codec:
         """The codec with these weights, loaded on the first call."""
         if entry.path not in self._codecs:
-            from diveqcodec import weights
             from diveqcodec.codec import Codec
+            from diveqcodec.exact import weights
 
             device = self.device()
             log.info("model %s (%s) from %s", entry.name, entry.model_id, entry.path)

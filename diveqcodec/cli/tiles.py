@@ -15,7 +15,7 @@ from diveqcodec.cli.console import Console
 from diveqcodec.cli.options import Session
 
 if TYPE_CHECKING:
-    from diveqcodec.canvas import Crop
+    from diveqcodec.container.canvas import Crop
     from diveqcodec.encoder import Lossless, Progress
     from diveqcodec.image import Picture
     from diveqcodec.zoo import Entry
@@ -62,7 +62,7 @@ def compressed(
 ) -> bytes:
     """The file of a picture; without weights every pixel is kept, and no torch is loaded."""
     if entry is None:
-        from diveqcodec import pixelfile
+        from diveqcodec.container import pixelfile
 
         return pixelfile.compress(picture, effort)
     with progress(session.console) as tell:
@@ -75,7 +75,7 @@ def decompressed(
 ) -> Picture:
     """The picture of a file, or the part of it; no weights and no torch for one that needs none."""
     if entry is None:
-        from diveqcodec import pixelfile
+        from diveqcodec.container import pixelfile
 
         return pixelfile.decompress(data, crop, is_partial=is_partial)
     with progress(session.console) as tell:

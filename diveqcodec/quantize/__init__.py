@@ -22,7 +22,6 @@ from diveqcodec.quantize.diveq import DiVeQ
 from diveqcodec.quantize.ema import EMA
 from diveqcodec.quantize.fsq import FSQ
 from diveqcodec.quantize.gumbel import GumbelSoftmax
-from diveqcodec.quantize.lattice import lattice_basis, lattice_coordinates, lattice_points
 from diveqcodec.quantize.lfq import BSQ, LFQ
 from diveqcodec.quantize.nsvq import NSVQ
 from diveqcodec.quantize.projected import Projected
@@ -57,9 +56,6 @@ __all__ = [
     "expand",
     "index_counts",
     "interpolate",
-    "lattice_basis",
-    "lattice_coordinates",
-    "lattice_points",
     "nearest",
     "perplexity",
     "replace_unused",

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diveqcodec.model.transform import SIDE, cosines, prefilter
 from diveqcodec.train.data import Pictures
-from diveqcodec.transform import SIDE, cosines, prefilter
 
 Component = tuple[int, int, int]  # colour axis, vertical and horizontal frequency
 

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from diveqcodec.errors import TrainingError
-from diveqcodec.weightfile import part
+from diveqcodec.exact.weightfile import part
 
 _KEY = "diveq"
 _MOMENTS = ("exp_avg", "exp_avg_sq")

@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 from diveqcodec.config import from_dict, to_dict
 from diveqcodec.errors import ConfigError
-from diveqcodec.modelconfig import ModelConfig
-from diveqcodec.quantize.rate_aware import Gradient
+from diveqcodec.model.config import ModelConfig
+from diveqcodec.model.quantizer import Gradient
+from diveqcodec.model.transform import SIDE
 from diveqcodec.ssim import SMALLEST_SIDE
 from diveqcodec.train.loss import Distortion
-from diveqcodec.transform import SIDE
 
 
 @dataclass(frozen=True, slots=True)

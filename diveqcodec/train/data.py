@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from diveqcodec import image
-from diveqcodec.alpha import fill_hidden
+from diveqcodec.container.alpha import fill_hidden
 from diveqcodec.errors import ImageError, TrainingError
+from diveqcodec.model.transform import SIDE
 from diveqcodec.train.config import DataConfig
-from diveqcodec.transform import SIDE
 
 log = logging.getLogger(__name__)
 

@@ -16,14 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diveqcodec import weights
 from diveqcodec.codec import Codec
 from diveqcodec.config import from_dict
 from diveqcodec.errors import ConfigError, ModelError, TrainingError
+from diveqcodec.exact import weights
+from diveqcodec.exact.tile import Tally
 from diveqcodec.image import Picture
-from diveqcodec.model import STRIDE, DvqModel
+from diveqcodec.model.dvq import STRIDE, DvqModel
 from diveqcodec.quality import gain_index, lambda_of
-from diveqcodec.tilecoder import Tally
 from diveqcodec.train import checkpoint, data
 from diveqcodec.train.config import TrainConfig
 

@@ -24,11 +24,12 @@ from torch import Tensor
 
 from diveqcodec.config import to_dict
 from diveqcodec.errors import TrainingError
-from diveqcodec.layers import fast_dtype
-from diveqcodec.model import DvqModel, Output
+from diveqcodec.exact.weightfile import part
+from diveqcodec.model.codebook import Layer
+from diveqcodec.model.dvq import DvqModel, Output
+from diveqcodec.model.layers import fast_dtype
+from diveqcodec.model.recorder import TrainingRules
 from diveqcodec.quantize.replacement import replace_unused
-from diveqcodec.quantize.tables import Layer
-from diveqcodec.recorder import TrainingRules
 from diveqcodec.train import checkpoint, data
 from diveqcodec.train.basis import cosine_basis
 from diveqcodec.train.config import TrainConfig
@@ -44,7 +45,6 @@ from diveqcodec.train.schedule import (
 )
 from diveqcodec.train.statistics import Interval
 from diveqcodec.train.validation import Validation
-from diveqcodec.weightfile import part
 
 log = logging.getLogger(__name__)
 

@@ -22,15 +22,15 @@ from types import FrameType
 import torch
 
 from diveqcodec.errors import TrainingError
-from diveqcodec.model import DvqModel
-from diveqcodec.modelconfig import ModelConfig
+from diveqcodec.exact.weightfile import load_for_training, read_info
+from diveqcodec.model.config import ModelConfig
+from diveqcodec.model.dvq import DvqModel
 from diveqcodec.train import data
 from diveqcodec.train.config import TrainConfig, to_toml
 from diveqcodec.train.loop import Progress, Trainer
 from diveqcodec.train.pace import Pace
 from diveqcodec.train.processes import Processes, join
 from diveqcodec.train.statistics import Interval
-from diveqcodec.weightfile import load_for_training, read_info
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from diveqcodec.model import DvqModel
+from diveqcodec.model.dvq import DvqModel
 from diveqcodec.train.config import TrainConfig
 
 

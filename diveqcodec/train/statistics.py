@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diveqcodec.model import DvqModel, Output
+from diveqcodec.model.dvq import DvqModel, Output
 
 
 class Interval:

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diveqcodec.layers import fast_dtype
-from diveqcodec.model import DvqModel
+from diveqcodec.model.dvq import DvqModel
+from diveqcodec.model.layers import fast_dtype
 from diveqcodec.ssim import ms_ssim
 from diveqcodec.train.config import TrainConfig
 from diveqcodec.train.data import Pictures

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from diveqcodec.model.lattice import lattice_basis
 from diveqcodec.quality import RATE
-from diveqcodec.quantize.lattice import lattice_basis
 
 GRID = 256  # means, codewords and escaped points are multiples of 1 / GRID cells
 ESCAPE_LENGTHS = 25  # the length of an escaped coordinate is one of 0 ... 24 bits

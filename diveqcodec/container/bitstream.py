@@ -10,7 +10,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Final
 
-from diveqcodec.chunks import (
+from diveqcodec.container.chunks import (
     ALPHA,
     ANCILLARY,
     CRC,
@@ -111,7 +111,7 @@ class PixelData:
         first: Index of its upper left tile.
         columns: Tiles side by side.
         rows: Tiles one below the other.
-        packed: Their pixels, transparency included (see `diveqcodec.lossless`).
+        packed: Their pixels, transparency included (see `diveqcodec.container.lossless`).
     """
 
     first: int
@@ -127,7 +127,7 @@ class DvqFile:
     Attributes:
         header: What is known first.
         tiles: In the order of `tile_grid`; None where `lossless` has the pixels, or where nothing
-            has them, which only `diveqcodec.salvage` leaves.
+            has them, which only `diveqcodec.container.salvage` leaves.
         lossless: Rectangles of lossless tiles, in the order of their first ones.
         icc: The colour profile.
         exif: The EXIF block.

@@ -22,13 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diveqcodec.modelconfig import ModelConfig
-from diveqcodec.prior import Prior
+from diveqcodec.model.codebook import Layer
+from diveqcodec.model.config import ModelConfig
+from diveqcodec.model.prior import Prior
+from diveqcodec.model.quantizer import RateAwareQuantizer
+from diveqcodec.model.recorder import Recorder, SliceStatistics, TrainingRules
+from diveqcodec.model.transform import SIDE, Analysis, Synthesis
 from diveqcodec.quality import log_gain_of
-from diveqcodec.quantize.rate_aware import RateAwareQuantizer
-from diveqcodec.quantize.tables import Layer
-from diveqcodec.recorder import Recorder, SliceStatistics, TrainingRules
-from diveqcodec.transform import SIDE, Analysis, Synthesis
 
 STRIDE = SIDE  # pixels of a position
 

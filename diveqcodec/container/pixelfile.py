@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from diveqcodec import bitstream, lossless
-from diveqcodec.bitstream import NO_MODEL, DvqFile, Header, PixelData, Tile
-from diveqcodec.canvas import Canvas, Crop, crop_area, meets
+from diveqcodec.container import bitstream, lossless
+from diveqcodec.container.bitstream import NO_MODEL, DvqFile, Header, PixelData, Tile
+from diveqcodec.container.canvas import Canvas, Crop, crop_area, meets
+from diveqcodec.container.regions import Map, Rectangle, rectangles
+from diveqcodec.container.salvage import Salvage, describe, read_what_is_whole
 from diveqcodec.errors import DamagedError
 from diveqcodec.image import Picture
-from diveqcodec.regions import Map, Rectangle, rectangles
-from diveqcodec.salvage import Salvage, describe, read_what_is_whole
 
 # Tiles that are coded together at most; WebP's limits allow for it (see `lossless`).
 _TOGETHER = 16

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from diveqcodec.bitstream import Assembly, DvqFile, parse_header, read, tile_grid
-from diveqcodec.chunks import (
+from diveqcodec.container.bitstream import Assembly, DvqFile, parse_header, read, tile_grid
+from diveqcodec.container.chunks import (
     METADATA,
     NAMES,
     OF_TILES,

@@ -19,11 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diveqcodec.entropy import Coder, Tables, ideal_bits
+from diveqcodec.container.entropy import Coder, Tables, ideal_bits
 from diveqcodec.errors import DamagedError
-from diveqcodec.fixedprior import GroupRows
-from diveqcodec.quality import RATE
-from diveqcodec.quantize.search import (
+from diveqcodec.exact.prior import GroupRows
+from diveqcodec.exact.weights import CodingLayer, CodingModel
+from diveqcodec.model.recorder import is_worth_coding
+from diveqcodec.model.search import (
     ESCAPE_LENGTHS,
     GRID,
     LEAST_RATE,
@@ -31,8 +32,7 @@ from diveqcodec.quantize.search import (
     choose,
     choose_pair,
 )
-from diveqcodec.recorder import is_worth_coding
-from diveqcodec.weights import CodingLayer, CodingModel
+from diveqcodec.quality import RATE
 
 # Frequencies of the flag of a pass: 1 in 64 passes is expected to code its skipped groups.
 _FLAG = Tables(np.array([[63 << 18, 1 << 18]], dtype=np.uint32))

@@ -20,11 +20,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from diveqcodec.layers import returning_clamp
+from diveqcodec.model.codebook import Layer
+from diveqcodec.model.layers import returning_clamp
+from diveqcodec.model.search import Choice, Moments, choose, choose_pair
 from diveqcodec.quality import RATE
 from diveqcodec.quantize.diveq import diveq_step, step_toward, with_value
-from diveqcodec.quantize.search import Choice, Moments, choose, choose_pair
-from diveqcodec.quantize.tables import Layer
 
 Gradient = Literal["soft", "soft-diveq", "diveq", "ste"]
 

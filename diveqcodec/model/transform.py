@@ -19,7 +19,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from diveqcodec.layers import Stack, zeroed
+from diveqcodec.model.layers import Stack, zeroed
 
 SIDE = 16  # pixels of a block: the stride of the transform
 _HALF = SIDE // 2

@@ -11,13 +11,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diveqcodec.entropy import normalise
-from diveqcodec.fixedprior import ACTIVATION_BITS, GRID_BITS, UNIT_BITS
-from diveqcodec.model import DvqModel
-from diveqcodec.prior import SliceNet
-from diveqcodec.priorlayers import PriorLayer, layers_of
-from diveqcodec.quantize.search import GRID, integer_basis
-from diveqcodec.quantize.tables import Layer
+from diveqcodec.container.entropy import normalise
+from diveqcodec.exact.prior import ACTIVATION_BITS, GRID_BITS, UNIT_BITS
+from diveqcodec.model.codebook import Layer
+from diveqcodec.model.dvq import DvqModel
+from diveqcodec.model.prior import SliceNet
+from diveqcodec.model.priorlayers import PriorLayer, layers_of
+from diveqcodec.model.search import GRID, integer_basis
 
 _WEIGHT_LIMIT = 32767.0
 _MOST_BITS = 24  # of the fraction of a weight

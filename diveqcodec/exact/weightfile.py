@@ -19,8 +19,8 @@ from torch import Tensor
 
 from diveqcodec.config import from_dict
 from diveqcodec.errors import ConfigError, ModelError
-from diveqcodec.model import DvqModel
-from diveqcodec.modelconfig import ModelConfig
+from diveqcodec.model.config import ModelConfig
+from diveqcodec.model.dvq import DvqModel
 
 VERSION = 1
 _SMALL = 8192  # tensors up to this many elements stay float32

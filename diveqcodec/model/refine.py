@@ -22,12 +22,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from diveqcodec.model import DvqModel
-from diveqcodec.prior import Coder
+from diveqcodec.model.dvq import DvqModel
+from diveqcodec.model.prior import Coder
+from diveqcodec.model.quantizer import Classes
+from diveqcodec.model.recorder import Recorder
 from diveqcodec.quality import RATE, lambda_of
 from diveqcodec.quantize.diveq import with_value
-from diveqcodec.quantize.rate_aware import Classes
-from diveqcodec.recorder import Recorder
 
 _STEP = 0.4  # of the way to the target
 

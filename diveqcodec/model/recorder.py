@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from diveqcodec.modelconfig import ModelConfig
-from diveqcodec.quality import RATE
-from diveqcodec.quantize.rate_aware import (
+from diveqcodec.model.config import ModelConfig
+from diveqcodec.model.quantizer import (
     Classes,
     Gradient,
     RateAwareQuantizer,
@@ -19,7 +18,8 @@ from diveqcodec.quantize.rate_aware import (
     moments_for,
     reconstruct,
 )
-from diveqcodec.quantize.search import LEAST_RATE, Choice, Moments, skipping
+from diveqcodec.model.search import LEAST_RATE, Choice, Moments, skipping
+from diveqcodec.quality import RATE
 
 # An optional slice is left out where what its groups could give, in squared cells a position, is
 # below this: leaving it out saves more time than coding it saves bits.

@@ -21,14 +21,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diveqcodec.config import to_dict
-from diveqcodec.entropy import Tables
+from diveqcodec.container.entropy import Tables
 from diveqcodec.errors import ModelError
-from diveqcodec.export import integers
-from diveqcodec.fixedprior import FixedPrior
-from diveqcodec.model import DvqModel, Transforms
-from diveqcodec.modelconfig import ModelConfig
-from diveqcodec.quantize.search import GRID, Search, skipping
-from diveqcodec.weightfile import (
+from diveqcodec.exact.integers import integers
+from diveqcodec.exact.prior import FixedPrior
+from diveqcodec.exact.weightfile import (
     EXACT,
     KEY,
     NETWORKS,
@@ -42,6 +39,9 @@ from diveqcodec.weightfile import (
     read_info,
     read_tensors,
 )
+from diveqcodec.model.config import ModelConfig
+from diveqcodec.model.dvq import DvqModel, Transforms
+from diveqcodec.model.search import GRID, Search, skipping
 
 __all__ = [
     "CodingLayer",

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from diveqcodec.modelconfig import ModelConfig
-from diveqcodec.passes import taps_of
+from diveqcodec.model.config import ModelConfig
+from diveqcodec.model.passes import taps_of
 
 ACTIVATION_BOUND = 128.0  # every activation is clamped to this magnitude
 INPUT_BOUND = 32.0  # what is known of latents is clamped to this magnitude

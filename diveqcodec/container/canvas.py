@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from diveqcodec.bitstream import Header, Tile
+from diveqcodec.container.bitstream import Header, Tile
 from diveqcodec.errors import ConfigError
 
 Pixels = NDArray[np.uint8]

@@ -26,12 +26,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diveqcodec.layers import GainTable, fast_dtype, returning_clamp, zeroed
-from diveqcodec.modelconfig import ModelConfig
-from diveqcodec.passes import Pass, order_of_batch, taps_of
-from diveqcodec.priorlayers import ACTIVATION_BOUND, INPUT_BOUND
-from diveqcodec.quantize.rate_aware import Classes, clamp_classes
-from diveqcodec.quantize.tables import size_class
+from diveqcodec.model.codebook import size_class
+from diveqcodec.model.config import ModelConfig
+from diveqcodec.model.layers import GainTable, fast_dtype, returning_clamp, zeroed
+from diveqcodec.model.passes import Pass, order_of_batch, taps_of
+from diveqcodec.model.priorlayers import ACTIVATION_BOUND, INPUT_BOUND
+from diveqcodec.model.quantizer import Classes, clamp_classes
 
 
 class Coder(Protocol):

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from diveqcodec.errors import ConfigError
-from diveqcodec.modelconfig import SIGMA_MIN, SIGMA_RANGE, Kind
-from diveqcodec.quantize.lattice import lattice_points
-from diveqcodec.quantize.search import Search
+from diveqcodec.model.config import SIGMA_MIN, SIGMA_RANGE, Kind
+from diveqcodec.model.lattice import lattice_points
+from diveqcodec.model.search import Search
 from diveqcodec.quantize.sf_diveq import expand
 
 _FLOOR = 2.0**-22  # training never lets a symbol become dearer than this probability

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from diveqcodec.errors import ModelError
-from diveqcodec.modelconfig import ModelConfig
-from diveqcodec.passes import passes_of
-from diveqcodec.priorlayers import ACTIVATION_BOUND, INPUT_BOUND, PriorLayer, layers_of
-from diveqcodec.quantize.search import GRID
+from diveqcodec.model.config import ModelConfig
+from diveqcodec.model.passes import passes_of
+from diveqcodec.model.priorlayers import ACTIVATION_BOUND, INPUT_BOUND, PriorLayer, layers_of
+from diveqcodec.model.search import GRID
 
 ACTIVATION_BITS = 12  # activations are multiples of 2^-12
 UNIT_BITS = 16  # tables of units are multiples of 2^-16
@@ -80,7 +80,7 @@ class FixedPrior:
 
     Args:
         config: sizes.
-        tensors: integers by name, as `diveqcodec.export` makes them.
+        tensors: integers by name, as `diveqcodec.exact.integers` makes them.
 
     Raises:
         ModelError: a number is missing or has another shape, or a sum would not be exact.

@@ -1,0 +1,1 @@
+"""Bytes: the `.dvq` container, entropy coding, lossless parts. Nothing here knows torch."""
