@@ -101,7 +101,7 @@ def watched(action: Callable[[], object]) -> tuple[float, dict[str, float]]:
         (FixedPrior, "walk", "prior"),
         (tilecoder, "choose", "search"),
         (tilecoder, "choose_pair", "search"),
-        (tilecoder.TileCoder, "_pass", "rest"),
+        (tilecoder.TileCoder, "code", "rest"),
         (entropy.Encoder, "code", "coder"),
         (entropy.Decoder, "code", "coder"),
         (entropy.Encoder, "finish", "coder"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diveqcodec.model.codebook import Layer
+from diveqcodec.model.codebook import Codebook
 from diveqcodec.model.quantizer import (
     Classes,
     Gradient,
@@ -21,8 +21,8 @@ SIZES, SHAPES = 6, 3
 
 @pytest.fixture(scope="module")
 def quantizer() -> RateAwareQuantizer:
-    fine = Layer(size=32, dim=2, cell=1.0, sizes=SIZES, shapes=SHAPES)
-    return RateAwareQuantizer(fine, Layer(size=16, dim=2, cell=4.0, sizes=SIZES, shapes=1))
+    fine = Codebook(size=32, dim=2, cell=1.0, sizes=SIZES, shapes=SHAPES)
+    return RateAwareQuantizer(fine, Codebook(size=16, dim=2, cell=4.0, sizes=SIZES, shapes=1))
 
 
 def rule(gradient: Gradient, seed: int = 0) -> tuple[Tensor, ...]:

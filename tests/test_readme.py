@@ -108,3 +108,15 @@ def test_marks_comments_pipes_and_foreign_commands_are_understood() -> None:
     assert second.commands == [("diveq", "eval", "x")]
     (training,) = parse("```sh\ndiveq train x\n```\n")
     assert not training.is_run
+
+
+PYTHON = re.findall(r"^```python\n(.*?)^```$", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
+def test_the_snippets_run(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_tiny(monkeypatch, tmp_path)
+    draw(tmp_path / "cat.png")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+    assert "cat2.png" not in code or (tmp_path / "cat2.png").exists()

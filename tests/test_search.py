@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diveqcodec.model.codebook import Layer, class_sigmas
+from diveqcodec.model.codebook import Codebook, class_sigmas
 from diveqcodec.model.search import (
     ESCAPE_LENGTHS,
     GRID,
@@ -22,10 +22,10 @@ from diveqcodec.quality import RATE
 SIZES, SHAPES = 8, 3
 
 
-def layer(dim: int, size: int = 128, cell: float = 1.0, shapes: int = SHAPES) -> Layer:
+def layer(dim: int, size: int = 128, cell: float = 1.0, shapes: int = SHAPES) -> Codebook:
     """A layer whose codewords have been moved off their lattice, as training does."""
     torch.manual_seed(dim)
-    made = Layer(size=size, dim=dim, cell=cell, sizes=SIZES, shapes=shapes)
+    made = Codebook(size=size, dim=dim, cell=cell, sizes=SIZES, shapes=shapes)
     with torch.no_grad():
         made.unit.add_(0.15 * torch.randn_like(made.unit))
     made.refresh()

@@ -98,7 +98,7 @@ def curve_of(rival: Rival) -> Curve:
 def known_rivals(references: Sequence[str], measured: Sequence[str]) -> list[Rival]:
     """What `--curve` names: published curves and result files, told apart from what is measured.
 
-    A name that two of them would share gets its reference added: `diveq-2 (old.json)`.
+    A name that two of them would share gets its reference added: `diveq-3 (old.json)`.
 
     Raises:
         DiveqError: There is no such curve or file, or it cannot be read.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diveqcodec.container.entropy import normalise
 from diveqcodec.exact.prior import ACTIVATION_BITS, GRID_BITS, UNIT_BITS
-from diveqcodec.model.codebook import Layer
+from diveqcodec.model.codebook import Codebook
 from diveqcodec.model.dvq import DvqModel
 from diveqcodec.model.prior import SliceNet
 from diveqcodec.model.priorlayers import PriorLayer, layers_of
@@ -34,7 +34,7 @@ def integers(model: DvqModel) -> dict[str, Tensor]:
     return numbers
 
 
-def _frequencies(layer: Layer) -> Tensor:
+def _frequencies(layer: Codebook) -> Tensor:
     """Frequencies `[T * A, K + 1]`, int32, each row summing to 2^24."""
     probabilities = torch.exp2(-layer.bit_table().double())
     return torch.from_numpy(normalise(probabilities.cpu().numpy()).astype("int32"))

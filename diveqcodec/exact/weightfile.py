@@ -4,7 +4,7 @@ A weights file is a safetensors file whose tensors are named by what they are fo
 float transforms, `exact.` the integers that decide how a `.dvq` file is read, `training.` the float
 originals of those integers, which coding never looks at.
 
-Knows nothing of how the exact part is made or used (see `export` and `weights`), and needs no
+Knows nothing of how the exact part is made or used (see `integers` and `weights`), and needs no
 entropy coder.
 """
 

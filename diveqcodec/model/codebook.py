@@ -1,10 +1,10 @@
 """One codebook of the codec with its frequency tables: codewords, neighbours, bits, escape.
 
-A *layer* is a codebook of K codewords in d dimensions, codeword 0 pinned at the origin (the null
-codeword), and one table of K + 1 symbols for every class; symbol K is the escape, after which the
-coordinates of a lattice point follow, so that no residual is ever clipped. A class is a pair
-(size, shape): size grows with the log of the standard deviation, shape is the anisotropy between
-the two halves of a group. Size 0 means "skipped": the group costs nothing and is the null codeword.
+K codewords in d dimensions, codeword 0 pinned at the origin (the null codeword), and one table of
+K + 1 symbols for every class; symbol K is the escape, after which the coordinates of a lattice
+point follow, so that no residual is ever clipped. A class is a pair (size, shape): size grows with
+the log of the standard deviation, shape is the anisotropy between the two halves of a group. Size 0
+means "skipped": the group costs nothing and is the null codeword.
 
 Knows nothing of images, of how classes are predicted, or of bytes.
 """
@@ -25,7 +25,7 @@ from diveqcodec.quantize.sf_diveq import expand
 _FLOOR = 2.0**-22  # training never lets a symbol become dearer than this probability
 
 
-class Layer(nn.Module):
+class Codebook(nn.Module):
     """A codebook, learned, with the logits of its tables, learned too.
 
     Args:

@@ -9,7 +9,8 @@ x [B,3,H,W] ─ analysis ─ y [B,C,h,w] ─ × gain ─┬─ r = y - μ ─ pr
 x̂ ◄─ synthesis ◄─ ŷ / gain
 ```
 
-Knows nothing of files. What a decoder needs bit for bit lives in `fixedprior`, made from this.
+Knows nothing of files. What a decoder needs bit for bit is made of this by
+`diveqcodec.exact.integers`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diveqcodec.model.codebook import Layer
+from diveqcodec.model.codebook import Codebook
 from diveqcodec.model.config import ModelConfig
 from diveqcodec.model.prior import Prior
 from diveqcodec.model.quantizer import RateAwareQuantizer
@@ -96,7 +97,7 @@ class DvqModel(Transforms):
         self.rules = rules or TrainingRules()
         c = config
         self.prior = Prior(c)
-        layer = functools.partial(Layer, dim=c.group, sizes=c.sizes, steps=c.sf_steps)
+        layer = functools.partial(Codebook, dim=c.group, sizes=c.sizes, steps=c.sf_steps)
         fine = layer(size=c.codebook, cell=1.0, shapes=c.shapes, kind=c.quantizer)
         coarse = None
         if c.coarse_slices:
@@ -137,7 +138,7 @@ class DvqModel(Transforms):
         for layer in self.layers().values():
             layer.refresh()
 
-    def layers(self) -> dict[str, Layer]:
+    def layers(self) -> dict[str, Codebook]:
         """The codebooks by name: "fine", and "coarse" where the model has it."""
         layers = {"fine": self.quantizer.fine}
         if self.quantizer.coarse is not None:

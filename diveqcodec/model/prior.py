@@ -9,7 +9,7 @@
 All latents enter and leave in *normalised* units: cells over `gain * sigma_c`, so that what is
 predicted does not depend on the quality asked for; beside them enter the log magnitudes of groups
 in cells. The size class gets the log of the gain as an integer-friendly offset. Every operation has
-an exact fixed-point counterpart in `fixedprior`.
+an exact fixed-point counterpart in `diveqcodec.exact.prior`.
 
 Coding is sequential, learning is not: `Prior.walk` finds what is coded pass by pass, without
 gradients, and then looks at all positions of a slice once more, together, with what they had seen.

@@ -20,7 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from diveqcodec.model.codebook import Layer
+from diveqcodec.model.codebook import Codebook
 from diveqcodec.model.layers import returning_clamp
 from diveqcodec.model.search import Choice, Moments, choose, choose_pair
 from diveqcodec.quality import RATE
@@ -45,7 +45,7 @@ class RateAwareQuantizer(nn.Module):
     pass and shared by all slices.
     """
 
-    def __init__(self, fine: Layer, coarse: Layer | None) -> None:
+    def __init__(self, fine: Codebook, coarse: Codebook | None) -> None:
         super().__init__()
         self.fine = fine
         self.coarse = coarse

@@ -25,7 +25,7 @@ from torch import Tensor
 from diveqcodec.config import to_dict
 from diveqcodec.errors import TrainingError
 from diveqcodec.exact.weightfile import part
-from diveqcodec.model.codebook import Layer
+from diveqcodec.model.codebook import Codebook
 from diveqcodec.model.dvq import DvqModel, Output
 from diveqcodec.model.layers import fast_dtype
 from diveqcodec.model.recorder import TrainingRules
@@ -301,7 +301,7 @@ class Trainer:
                 for name, layer in self._layers().items():
                     layer.built = lists[name]
 
-    def _layers(self) -> dict[str, Layer]:
+    def _layers(self) -> dict[str, Codebook]:
         return self.model.layers()
 
     def _assign(self, values: dict[str, Tensor]) -> None:
