@@ -324,3 +324,13 @@ def test_a_private_picture_is_private_from_the_first_byte(monkeypatch: pytest.Mo
     assert modes == [0o600]
     with pytest.raises(OutputError, match="is a folder"):
         files.check_target(Path(), None, False)
+
+
+def test_a_file_larger_than_its_input_is_noted(coded: list[Picture]) -> None:
+    small = Path("dot.pgm")
+    small.write_bytes(b"P5 1 1 255 \x07")
+    assert len(DVQ) > small.stat().st_size
+    result = diveq("compress", "dot.pgm")
+    assert result.exit_code == 0
+    assert f"larger than the input, which has {small.stat().st_size:,} B" in result.stderr
+    assert len(coded) == 1
