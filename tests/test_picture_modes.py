@@ -206,7 +206,7 @@ def test_every_kind_and_size_looks_the_same(kind: Callable[[Sample], Expected]) 
 def codec() -> Codec:
     from diveqcodec.exact import weights
 
-    return Codec(weights.load(Path(__file__).parent / "golden" / "second" / "tiny.safetensors"))
+    return Codec(weights.load(Path(__file__).parent / "golden" / "tiny.safetensors"))
 
 
 @pytest.mark.parametrize("part", range(8))

@@ -141,7 +141,7 @@ def test_one_colour_is_tiny(size: tuple[int, int], channels: int, alpha: int | N
 
 def test_no_torch_is_needed() -> None:
     code = (
-        "import sys, numpy as np\nfrom diveqcodec import pixelfile\n"
+        "import sys, numpy as np\nfrom diveqcodec.container import pixelfile\n"
         "from diveqcodec.image import Picture\n"
         "picture = Picture(np.arange(60, dtype=np.uint8).reshape(4, 5, 3))\n"
         "restored = pixelfile.decompress(pixelfile.compress(picture))\n"

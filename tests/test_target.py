@@ -136,7 +136,7 @@ def test_psnr_is_of_what_can_be_seen() -> None:
 def codec() -> Codec:
     from diveqcodec.exact import weights
 
-    return Codec(weights.load(Path(__file__).parent / "golden" / "second" / "tiny.safetensors"))
+    return Codec(weights.load(Path(__file__).parent / "golden" / "tiny.safetensors"))
 
 
 @pytest.mark.parametrize("share", [0.2, 0.8])
