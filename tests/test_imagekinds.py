@@ -61,7 +61,9 @@ def test_formats_of_pillow(format: str) -> None:
         ),
     ],
 )
-def test_what_is_said(head: bytes, told: str) -> None:
+def test_what_is_said(head: bytes, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for plugin in ("pillow_heif", "pillow_jxl"):  # as if they were not installed
+        monkeypatch.setitem(sys.modules, plugin, None)
     with pytest.raises(ImageError) as caught:
         load(BytesIO(head), name="x")
     assert str(caught.value) == f"x: {told}"
