@@ -43,14 +43,14 @@ def test_rate_and_quality_rise_together(codec: Codec, path: Path) -> None:
     picture = image.load(path)
     points = []
     for quality in (1, 20, 50, 80, 100):
-        data = codec.compress(picture, quality)
+        data = codec.compress(picture, quality, lossless="never")
         assert rewritten(codec, data) == data
         decoded = codec.decompress(data).pixels.astype(float)
         mse = np.square(decoded - picture.pixels).mean()
         points.append((len(data), 10 * math.log10(255**2 / mse)))
     assert points == sorted(points)
     assert [p for _, p in points] == sorted(p for _, p in points)
-    assert points[0][1] > 15
+    assert points[0][1] > 9  # a drawing by the networks alone
     assert points[-1][1] > 40
 
 
