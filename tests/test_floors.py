@@ -14,7 +14,7 @@ STOREYS = (  # from the ground up
     {"errors"},
     {"imagecolour", "imagegrey", "imagekinds", "imagemend"},
     {"imagemeta", "imagepixels", "imagetiff"},
-    {"config", "image", "parallel", "quality", "ssim"},
+    {"atomic", "config", "image", "parallel", "quality", "ssim"},
     {"container", "quantize"},  # bytes; the paper
     {"model"},  # floats
     {"exact"},  # integers

@@ -9,7 +9,6 @@ Knows nothing of what the info beside the tensors means.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from diveqcodec.atomic import replacing
 from diveqcodec.errors import TrainingError
 from diveqcodec.exact.weightfile import part
 
@@ -107,12 +107,10 @@ def load_average(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _write(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        save_file(tensors, temporary, metadata={_KEY: json.dumps(info)})
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata={_KEY: json.dumps(info)})
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
         raise TrainingError(f"{path}: not written ({error}); what was there stays") from error
 
 

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diveqcodec.atomic import replacing
 from diveqcodec.codec import Codec
 from diveqcodec.config import from_dict
 from diveqcodec.errors import ConfigError, ModelError, TrainingError
@@ -96,25 +97,22 @@ def export(
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ModelError(f"{target}: weights not written ({error})") from error
-    temporary = target.with_name(target.name + ".tmp")
     origin = provenance(info, licence)
     checks: tuple[Check, ...] = ()
     count = 0
     try:
-        weights.save(model, temporary, origin)
-        coding = weights.load(temporary)  # proves that it reads back
-        if check is not None and pictures is not None:
-            crops = [_crop(tensor) for tensor in pictures.tensors]
-            count = len(crops)
-            codec = Codec(coding, networks=torch.float32)
-            checks = tuple(compare(model, codec, crops, quality) for quality in _QUALITIES)
-            origin["measured"] = _measured(checks, f"{count} centre crops of {check.name}")
-            weights.save(model, temporary, origin)  # the id does not cover the provenance
-        temporary.replace(target)
+        with replacing(target) as temporary:
+            weights.save(model, temporary, origin)
+            coding = weights.load(temporary)  # proves that it reads back
+            if check is not None and pictures is not None:
+                crops = [_crop(tensor) for tensor in pictures.tensors]
+                count = len(crops)
+                codec = Codec(coding, networks=torch.float32)
+                checks = tuple(compare(model, codec, crops, quality) for quality in _QUALITIES)
+                origin["measured"] = _measured(checks, f"{count} centre crops of {check.name}")
+                weights.save(model, temporary, origin)  # the id does not cover the provenance
     except OSError as error:
         raise ModelError(f"{target}: weights not written ({error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return Report(target, coding.model_id, int(info["step"]), count, checks)
 
 

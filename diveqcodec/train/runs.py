@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import signal
 import threading
@@ -21,6 +20,7 @@ from types import FrameType
 
 import torch
 
+from diveqcodec.atomic import replacing
 from diveqcodec.errors import TrainingError
 from diveqcodec.exact.weightfile import load_for_training, read_info
 from diveqcodec.model.config import ModelConfig
@@ -269,20 +269,10 @@ def _open_folder(folder: Path, trainer: Trainer, *, resume: bool) -> None:
 
 def _write_config(folder: Path, config: TrainConfig) -> None:
     try:
-        _replace_text(folder / "config.toml", to_toml(config))
+        with replacing(folder / "config.toml") as path:
+            path.write_text(to_toml(config), "utf-8")
     except OSError as error:
         raise TrainingError(f"{folder}: cannot be written ({error.strerror})") from error
-
-
-def _replace_text(path: Path, text: str) -> None:
-    """Write a file so that after a crash there is the old one or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(text, "utf-8")
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _cut_log(path: Path, step: int) -> None:
@@ -297,7 +287,8 @@ def _cut_log(path: Path, step: int) -> None:
             is_kept = False  # cut short when the machine went down
         if is_kept:
             kept.append(text + "\n")
-    _replace_text(path, "".join(kept))
+    with replacing(path) as temporary:
+        temporary.write_text("".join(kept), "utf-8")
 
 
 @contextmanager
