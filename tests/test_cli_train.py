@@ -171,3 +171,14 @@ def test_errors_are_one_line(arguments: tuple[str, ...], message: str) -> None:
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"Error: {message}")
+
+
+def test_only_the_first_of_several_processes_speaks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[dict[str, Any]] = []
+    monkeypatch.setattr("diveqcodec.train.run", lambda *_, **options: calls.append(options))
+    monkeypatch.setenv("RANK", "1")
+    result = diveq("train", tmp_path, "-o", tmp_path / "run")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+    assert "progress" not in calls[0]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import logging
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,19 +106,23 @@ def command(
     if dry_run:
         _dry_run(session, config, dataset, init)
         return
-    device = session.device()
+    start = functools.partial(
+        train.run,
+        config,
+        dataset,
+        run,
+        device=session.device(),
+        resume=resume,
+        force=force,
+        init=init,
+        hours=hours,
+    )
+    if int(os.environ.get("RANK", "0")):  # torchrun started several: the first one speaks for all
+        logging.getLogger("diveqcodec").setLevel(logging.ERROR)
+        start()
+        return
     with session.console.counter(config.optim.steps, "step") as advance:
-        result = train.run(
-            config,
-            dataset,
-            run,
-            device=device,
-            resume=resume,
-            force=force,
-            init=init,
-            hours=hours,
-            progress=_Progress(session, config.optim.steps, advance),
-        )
+        result = start(progress=_Progress(session, config.optim.steps, advance))
     _conclude(session, result, dataset)
 
 

@@ -3,8 +3,9 @@
 Which pictures a step sees is a function of (seed, step); everything else that a step depends on is
 in the checkpoint, so that going on from one gives the same bits as never having stopped.
 
-On CUDA a step does not wait for the device: what it finds out is added up there and read when a
-line is logged. Knows nothing of signals or of the command line.
+On CUDA a step waits for the device once for every optional slice, to know which pictures code it,
+and for nothing else: what it finds out is added up there and read when a line is logged. Knows
+nothing of signals or of the command line.
 """
 
 from __future__ import annotations
