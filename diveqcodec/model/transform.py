@@ -85,7 +85,7 @@ class Basis(nn.Module):
     Component (a, k, m) of a block is its inner product with `colour[a]`, row `k` of `rows` down and
     row `m` of `rows` across. The three matrices start orthonormal (as a DCT) and may be learned;
     `order` says which component every channel is, numbered 256 a + 16 k + m, and is not. Applied
-    factor by factor, it costs a tenth of what a convolution of its size costs.
+    factor by factor, it takes 105 products a pixel, where a convolution of its size takes 2,304.
     """
 
     def __init__(self, channels: int) -> None:
