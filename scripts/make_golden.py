@@ -22,8 +22,8 @@ from diveqcodec.codec import Codec
 from diveqcodec.exact import weights
 from diveqcodec.exact.weightfile import KEY, TRAINING
 from diveqcodec.image import Picture
-from tests.coders import Recorder, decoded_tiles
-from tests.tiny import TINY, drawn, picture_of, trained
+from tests.support.coders import Recorder, decoded_tiles
+from tests.support.tiny import TINY, drawn, picture_of, trained
 
 GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"
 STEPS = 200

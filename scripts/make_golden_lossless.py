@@ -17,7 +17,7 @@ import numpy as np
 from diveqcodec.container import pixelfile
 from diveqcodec.image import Picture
 from scripts.drawings import DRAWINGS
-from tests.tiny import drawn
+from tests.support.tiny import drawn
 
 GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden" / "lossless"
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.places import GOLDEN
+
 if TYPE_CHECKING:
     from diveqcodec.exact.weights import CodingModel
 
 # Before anything imports torch: one thread is faster for the tiny pictures of the tests. What must
 # not depend on the number of threads says so in a test of its own, with torch.set_num_threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-GOLDEN = Path(__file__).resolve().parent / "golden"
 
 
 @pytest.fixture(scope="session")

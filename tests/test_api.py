@@ -14,7 +14,7 @@ from diveqcodec import zoo
 from diveqcodec.errors import ConfigError, ImageError, ModelError
 from diveqcodec.exact import weights
 from diveqcodec.model.dvq import DvqModel
-from tests.tiny import TINY, drawn
+from tests.support.tiny import TINY, drawn
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from diveqcodec.image import Picture
 from diveqcodec.model.layers import fast_dtype
 from diveqcodec.quality import gain_index
 from diveqcodec.windows import Networks
-from tests.coders import decoded_tiles
-from tests.tiny import drawn, picture_of
+from tests.support.coders import decoded_tiles
+from tests.support.tiny import drawn, picture_of
 
 
 @pytest.fixture(scope="module")

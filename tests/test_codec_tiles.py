@@ -12,8 +12,8 @@ from diveqcodec.container import bitstream
 from diveqcodec.errors import ConfigError, DamagedError, ModelError
 from diveqcodec.exact import weights
 from diveqcodec.image import Picture
-from tests.conftest import GOLDEN
-from tests.tiny import drawn, picture_of
+from tests.support.places import GOLDEN
+from tests.support.tiny import drawn, picture_of
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from diveqcodec.codec import Codec
 from diveqcodec.errors import FormatError, ModelError
 from diveqcodec.exact.weights import CodingModel
 from diveqcodec.image import Picture
-from tests.tiny import drawn, few_values
+from tests.support.tiny import drawn, few_values
 
 
 @pytest.fixture(scope="module")

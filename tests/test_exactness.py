@@ -17,10 +17,10 @@ from diveqcodec.container import bitstream
 from diveqcodec.container.entropy import Decoder
 from diveqcodec.exact.tile import TileCoder
 from diveqcodec.exact.weights import CodingModel
-from tests.coders import decoded_tiles, positions, quality_bin, rewritten
-from tests.tiny import drawn, picture_of
+from tests.support.coders import decoded_tiles, positions, quality_bin, rewritten
+from tests.support.places import GOLDEN, ROOT
+from tests.support.tiny import drawn, picture_of
 
-GOLDEN = Path(__file__).resolve().parent / "golden"
 EXPECTED: dict[str, Any] = json.loads((GOLDEN / "golden.json").read_text("utf-8"))
 
 
@@ -68,7 +68,7 @@ from pathlib import Path
 from diveqcodec.exact import weights
 from diveqcodec.codec import Codec
 from scripts.make_golden import digest
-from tests.coders import decoded_tiles, rewritten
+from tests.support.coders import decoded_tiles, rewritten
 folder = Path("tests/golden")
 codec = Codec(weights.load(folder / "tiny.safetensors"))
 result = {"capability": torch.backends.cpu.get_cpu_capability()}
@@ -98,7 +98,7 @@ def test_processor_features_and_threads_change_nothing(capability: str) -> None:
         capture_output=True,
         text=True,
         env=variables,
-        cwd=GOLDEN.parent.parent,
+        cwd=ROOT,
     )
     assert run.returncode == 0, run.stderr
     result = json.loads(run.stdout)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parent.parent / "diveqcodec"
+from tests.support.places import PACKAGE, ROOT
+
 STOREYS = (  # from the ground up
     {"errors"},
     {"imagecolour", "imagegrey", "imagekinds", "imagemend"},
@@ -214,9 +215,7 @@ def test_cheap_rooms_start_without_torch() -> None:
         f"import importlib, sys\nfor name in {modules!r}: importlib.import_module(name)\n"
         "print([name for name in ('torch', 'torchvision', 'compressai') if name in sys.modules])"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent
-    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert run.stdout.strip() == "[]", run.stdout + run.stderr
 
 

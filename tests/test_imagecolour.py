@@ -9,7 +9,7 @@ from PIL import Image, ImageCms
 
 from diveqcodec.image import Picture, load
 from diveqcodec.imagecolour import Encoding, Floats
-from tests.pngs import chunk
+from tests.support.pngs import chunk
 from tests.test_image import ADOBE_RGB
 
 RNG = np.random.default_rng(0)

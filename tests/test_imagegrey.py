@@ -10,7 +10,7 @@ from PIL import Image
 
 from diveqcodec.errors import ImageError
 from diveqcodec.image import load
-from tests.tiffs import page, tiff
+from tests.support.tiffs import page, tiff
 
 RAMP = np.linspace(0, 1, 240).reshape(12, 20)
 

@@ -11,7 +11,7 @@ from diveqcodec import image as image_module
 from diveqcodec import imagemend, imagemeta
 from diveqcodec.errors import ImageError
 from diveqcodec.image import load
-from tests.pngs import chunk
+from tests.support.pngs import chunk
 from tests.test_image import ADOBE_RGB
 
 RNG = np.random.default_rng(0)

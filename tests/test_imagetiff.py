@@ -10,7 +10,7 @@ import pytest
 from diveqcodec import imagetiff
 from diveqcodec.errors import ImageError
 from diveqcodec.image import Pixels, load
-from tests.tiffs import Directory, page, tiff
+from tests.support.tiffs import Directory, page, tiff
 
 RNG = np.random.default_rng(0)
 SMALL = RNG.integers(0, 256, (6, 8, 3), dtype=np.uint8)

@@ -16,8 +16,8 @@ from packaging.requirements import Requirement
 from PIL import Image
 
 import diveqcodec
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 MODULES_WITH_EXAMPLES = sorted(
     path.relative_to(ROOT)

@@ -3,7 +3,6 @@
 import struct
 from collections.abc import Callable
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +13,10 @@ from diveqcodec.codec import Codec
 from diveqcodec.container import bitstream
 from diveqcodec.image import Format, Picture, Pixels, flatten, load, save
 from diveqcodec.imagepixels import coded_bits
-from tests.pngs import chunk, png
+from tests.support.places import GOLDEN
+from tests.support.pngs import chunk, png
+from tests.support.tiffs import page, tiff
 from tests.test_image import ADOBE_RGB, DARK_GREY
-from tests.tiffs import page, tiff
 
 RNG = np.random.default_rng(11)
 DIAGONAL = [(side, side) for side in range(1, 68)]
@@ -206,7 +206,7 @@ def test_every_kind_and_size_looks_the_same(kind: Callable[[Sample], Expected]) 
 def codec() -> Codec:
     from diveqcodec.exact import weights
 
-    return Codec(weights.load(Path(__file__).parent / "golden" / "tiny.safetensors"))
+    return Codec(weights.load(GOLDEN / "tiny.safetensors"))
 
 
 @pytest.mark.parametrize("part", range(8))

@@ -14,9 +14,10 @@ import click
 import pytest
 
 from diveqcodec.cli import main
-from tests.commands import diveq, draw, install_tiny
+from tests.support.commands import diveq, draw, install_tiny
+from tests.support.places import ROOT
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+README = ROOT / "README.md"
 SKIPPED = ("<!-- long-running -->", "<!-- not tested -->")
 
 

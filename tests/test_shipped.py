@@ -12,11 +12,11 @@ from diveqcodec.codec import Codec
 from diveqcodec.exact import weights
 from diveqcodec.model.dvq import STRIDE
 from diveqcodec.train.exporting import compare
-from tests.coders import decoded_tiles, rewritten
+from tests.support.coders import decoded_tiles, rewritten
+from tests.support.places import ROOT
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = sorted((ROOT / "sample_images").glob("*.png"))
 
 

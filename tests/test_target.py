@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +11,8 @@ from diveqcodec.container import bitstream
 from diveqcodec.errors import ConfigError
 from diveqcodec.image import Picture
 from diveqcodec.target import MAX_ENCODES, Target, psnr, search
-from tests.tiny import drawn, picture_of
+from tests.support.places import GOLDEN, ROOT
+from tests.support.tiny import drawn, picture_of
 
 PICTURE = Picture(np.full((100, 100, 3), 100, np.uint8))
 
@@ -136,7 +136,7 @@ def test_psnr_is_of_what_can_be_seen() -> None:
 def codec() -> Codec:
     from diveqcodec.exact import weights
 
-    return Codec(weights.load(Path(__file__).parent / "golden" / "tiny.safetensors"))
+    return Codec(weights.load(GOLDEN / "tiny.safetensors"))
 
 
 @pytest.mark.parametrize("share", [0.2, 0.8])
@@ -165,7 +165,7 @@ def test_the_shipped_weights(wanted: float, bpp: float) -> None:
     from diveqcodec.image import load
 
     codec = Codec(zoo.load())
-    picture = load(Path(__file__).parent.parent / "sample_images" / "cat.png")
+    picture = load(ROOT / "sample_images" / "cat.png")
     found = search(codec, picture, Target("bpp", bpp), 5)
     assert found.is_reached
     assert 0.99 * bpp <= found.value <= bpp

@@ -14,7 +14,8 @@ from safetensors.numpy import save_file
 
 from diveqcodec import zoo
 from diveqcodec.errors import ModelError
-from tests.commands import TINY, diveq, errors, install_tiny
+from tests.support.commands import TINY, diveq, errors, install_tiny
+from tests.support.places import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -87,11 +88,10 @@ def test_the_same_weights_are_listed_once(models: Path) -> None:
 
 
 def test_the_shipped_folder_is_models() -> None:
-    root = Path(__file__).resolve().parent.parent
     code = "from diveqcodec import zoo; print(zoo.shipped_folder())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert Path(done.stdout.strip(), "__init__.py").read_text("utf-8") == (
-        (root / "models" / "__init__.py").read_text("utf-8")
+        (ROOT / "models" / "__init__.py").read_text("utf-8")
     )
 
 

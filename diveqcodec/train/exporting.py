@@ -185,6 +185,6 @@ def _crop(pixels: Tensor) -> Tensor:
 
 
 def _psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    # Training may not import diveqcodec.evaluate: tests/test_metrics.py holds the two together.
+    # Training may not import diveqcodec.evaluate: evaluate/test_metrics.py holds the two together.
     mse = float(np.mean((a.astype(np.float64) - b) ** 2))
     return 10 * math.log10(255**2 / max(mse, 1e-10))

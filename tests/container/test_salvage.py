@@ -1,0 +1,122 @@
+"""What is whole of a damaged file is found, wherever it stands; what is lost is named."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from diveqcodec.container import bitstream
+from diveqcodec.container.bitstream import DvqFile, Header, PixelData, TileData
+from diveqcodec.container.salvage import describe, read_what_is_whole, salvage
+from diveqcodec.errors import DamagedError, FormatError
+from tests.container.test_bitstream import FULL, chunk, header_and_chunks
+
+# Columns of 1024 and 1076, rows of 1024, 1024 and 276: six tiles, two of them lossless.
+MIXED = DvqFile(
+    Header(2100, 2324, b"modelid8", 7, has_alpha=True),
+    (
+        TileData(1, b"one", b"a"),
+        None,
+        TileData(2, b"two", b"b"),
+        None,
+        TileData(3, b"three" * 9, b"c"),
+        TileData(4, b"", b"d"),
+    ),
+    icc=b"colours",
+    lossless=(PixelData(1, 1, 2, b"pixels"),),
+)
+
+
+@pytest.mark.parametrize("file", [FULL, MIXED])
+def test_a_whole_file_is_whole(file: DvqFile) -> None:
+    found = read_what_is_whole(bitstream.write(file))
+    assert found.file == file
+    assert not found.lost
+    assert found.error is None
+    assert found.is_front_whole
+
+
+def test_nobody_looks_for_what_is_left_unless_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    from diveqcodec.container import salvage as module
+
+    monkeypatch.delattr(module, "salvage")
+    with pytest.raises(DamagedError, match="truncated"):
+        read_what_is_whole(bitstream.write(FULL)[:-1], is_partial=False)
+
+
+def tiles_of(file: DvqFile) -> list[set[int]]:
+    """The tiles that the chunks of a file are about, behind its header; metadata: none."""
+    columns = bitstream.grid_columns(file.header.width)
+    parts: list[set[int]] = [set() for data in (file.icc, file.exif, file.xmp) if data is not None]
+    rectangles = {part.first: set(bitstream.covered(part, columns)) for part in file.lossless}
+    for index, tile in enumerate(file.tiles):
+        if tile is not None:
+            parts += [{index}] * (1 + (tile.alpha is not None))
+        elif index in rectangles:
+            parts.append(rectangles[index])
+    return parts
+
+
+@pytest.mark.parametrize("file", [FULL, MIXED])
+def test_every_damaged_byte_costs_its_chunk_alone(file: DvqFile) -> None:
+    head, *chunks = header_and_chunks(file)
+    about = tiles_of(file)
+    assert len(about) == len(chunks)
+    for number, (part, tiles) in enumerate(zip(chunks, about, strict=True)):
+        for place in range(len(part)):
+            spoiled = bytearray(part)
+            spoiled[place] ^= 0x55
+            data = b"".join([head, *chunks[:number], bytes(spoiled), *chunks[number + 1 :]])
+            found = read_what_is_whole(data)
+            assert found.lost == tiles, (number, place)
+            is_tile = number > (2 if file is FULL else 0)
+            behind = number > (4 if file is FULL else 2)  # the first tile
+            assert found.is_front_whole == (behind or (is_tile and place > 0))
+            assert isinstance(found.error, DamagedError)
+            for index, tile in enumerate(found.file.tiles):
+                assert tile == (None if index in tiles else file.tiles[index])
+
+
+def test_every_truncation_keeps_what_was_before() -> None:
+    data = bitstream.write(MIXED)
+    head, *chunks = header_and_chunks(MIXED)
+    ends = np.cumsum([len(head)] + [len(part) for part in chunks])
+    about = tiles_of(MIXED)
+    for length in range(len(head), len(data)):
+        found = read_what_is_whole(data[:length])
+        there = [about[i] for i in range(len(chunks)) if ends[i + 1] <= length]
+        alone = {4} if len(there) == 7 else set()  # ALPH 4 without its tile
+        lost = set(range(6)) - set().union(*there)
+        # A transparency alone is no tile: of pairs, the second one counts.
+        pairs = {i for i in range(6) if MIXED.tiles[i] is not None}
+        half = {i for i in pairs if there.count({i}) == 1}
+        assert found.lost == lost | half | alone - set(range(4))
+
+
+def test_cut_out_repeated_and_swapped_bytes() -> None:
+    head, icc, *tiles = header_and_chunks(MIXED)
+    whole = [head, icc, *tiles]
+    for parts, lost in [
+        ([head, icc, *tiles[:3], *tiles[5:]], {2}),  # a tile cut out
+        ([*whole[:4], b"garbage", *whole[4:]], set()),
+        ([head, icc, *tiles[3:], *tiles[:3]], set()),  # the first ones come last
+        ([head, icc, tiles[0], tiles[0], *tiles[1:]], set()),
+        ([head, *tiles, icc], set()),
+    ]:
+        assert salvage(b"".join(parts)).lost == lost
+    assert read_what_is_whole(b"".join([head, *tiles, icc])).file.icc is None
+
+
+def test_what_this_program_does_not_know_is_an_error() -> None:
+    head, *rest = header_and_chunks(FULL)
+    with pytest.raises(FormatError, match="chunk type 112 is unknown"):
+        read_what_is_whole(head + chunk(0x70, b"from the future") + b"".join(rest))
+    with pytest.raises(FormatError, match="header"):
+        read_what_is_whole(head[:9] + b"x" + head[10:] + b"".join(rest))
+
+
+def test_lost_tiles_are_described() -> None:
+    assert describe(replace(MIXED), {4, 1}) == (
+        "tile 1 of 6 is damaged; its 1076x1024 pixels at 1024,0 are grey",
+        "tile 4 of 6 is damaged; its 1024x276 pixels at 0,2048 are grey",
+    )

@@ -1,0 +1,268 @@
+"""The report for a browser: what is in it, that it holds alone, and that it works in a real one."""
+
+import base64
+import html
+import io
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diveqcodec.evaluate.anchors import anchor
+from diveqcodec.evaluate.crops import SIDE, at_equal_bytes
+from diveqcodec.evaluate.html import Report, html_report
+from diveqcodec.evaluate.results import Results
+from diveqcodec.evaluate.run import Folders, evaluate
+from diveqcodec.evaluate.trials import Trial
+from tests.support.commands import diveq, draw, install_tiny
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    trials: list[Trial]
+    results: list[Results]
+    files: list[Path]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """Two JPEGs, WebP beside them, on two pictures: the second is small and has an awkward name."""
+    folder = tmp_path_factory.mktemp("report")
+    files = [folder / "in" / "a.png", folder / "in" / "<" / "script><b>&'\".png"]
+    random = np.random.default_rng(0)
+    for path, side in zip(files, (260, 50), strict=True):
+        draw(path, size=(side + 30, side))
+        pixels = np.asarray(Image.open(path)).copy()
+        noise = random.integers(0, 60, (side // 2, side // 2, 1), np.uint8)
+        pixels[: side // 2, : side // 2] //= 2
+        pixels[: side // 2, : side // 2] += noise
+        Image.fromarray(pixels).save(path)
+    trials, results = [], []
+    for name in ("webp", "jpeg"):
+        codec = anchor(name)
+        qualities = (10, 30, 60, 90)
+        trials.append(Trial(codec, qualities, lambda: anchor("webp")))
+        results.append(evaluate(codec, files, qualities, Folders(folder / name)))
+    return Measured(trials, results, files)
+
+
+@pytest.fixture(scope="module")
+def page(measured: Measured) -> str:
+    return html_report(Report(measured.trials, measured.results, [], measured.files, None))
+
+
+def crops_of(page: str) -> list[dict[str, Any]]:
+    match = re.search(r'id="crops-data">(.*?)</script>', page, re.DOTALL)
+    assert match
+    content: list[dict[str, Any]] = json.loads(match[1])
+    return content
+
+
+def test_it_is_whole_and_loads_nothing(page: str) -> None:
+    assert "{{" not in page
+    for reference in re.findall(r"(?:src|href)=[\"']?([^\"'> ]+)", page):
+        assert reference.startswith("data:")
+    assert "http" not in re.sub(r'base64,[^"]+', "", page).replace("http-equiv", "")
+    assert "default-src 'none'" in page
+    assert page.count("<script") == page.count("</script>") == 2
+
+
+def test_names_cannot_break_out(page: str, measured: Measured) -> None:
+    name = measured.files[1].name  # in the folder "<", so that the two make a whole tag
+    assert name not in page.replace(json.dumps(f"<\\/{name}"), "")
+    assert html.escape(f"</{name}") in page
+    assert f"</{name}" in {picture["image"] for picture in crops_of(page)}
+
+
+def test_every_picture_has_its_figures_and_best_and_worst_are_marked(page: str) -> None:
+    table = page[page.index('id="pictures"') :].partition("</table>")[0]
+    assert "<th>jpeg</th>" in table
+    assert "<th>jpeg, MS-SSIM</th>" in table
+    rows = table.partition("<tbody>")[2].split("</tr>")[:-1]
+    assert len(rows) == 2
+    assert table.count('class="best"') == table.count('class="worst"') == 1  # one has no MS-SSIM
+    figures = [float(re.findall(r'class="\w*" data-value="(-?[\d.]+)"', row)[0]) for row in rows]
+    assert 'class="best"' in rows[figures.index(min(figures))]
+    assert 'title="' in rows[1]  # why there is none
+
+
+def test_crops_are_those_of_files_of_equal_bytes(page: str, measured: Measured) -> None:
+    pictures = {picture["image"]: picture for picture in crops_of(page)}
+    assert len(pictures) == 2
+    picture = pictures["a.png"]
+    names = [codec["name"] for codec in picture["codecs"]]
+    assert names == ["original", "webp", "jpeg"]
+    sizes = [
+        int(re.findall(r"([\d,]+) bytes", codec["says"])[0].replace(",", ""))
+        for codec in picture["codecs"][1:]
+    ]
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.06)  # JPEG has whole qualities only
+    quality = float(re.findall(r"quality ([\d.]+)", picture["codecs"][2]["says"])[0])
+    original = Image.open(measured.files[0])
+    data = anchor("jpeg").compress(_picture(np.asarray(original)), quality)
+    assert len(data) == sizes[1]
+    decoded = anchor("jpeg").decompress(data).pixels
+    assert len(picture["crops"]) == 2
+    for crop in picture["crops"]:
+        left, top = map(int, re.findall(r"\(at (\d+), (\d+)\)", crop["title"])[0])
+        area = slice(top, top + SIDE), slice(left, left + SIDE)
+        shown = [np.asarray(Image.open(io.BytesIO(base64.b64decode(i)))) for i in crop["images"]]
+        assert np.array_equal(shown[0], np.asarray(original)[area])
+        assert np.array_equal(shown[2], decoded[area])
+        assert shown[1].shape == shown[0].shape == (crop["height"], crop["width"], 3)
+    small = pictures[f"</{measured.files[1].name}"]
+    assert [(crop["width"], crop["height"]) for crop in small["crops"]] == [(80, 50)]
+
+
+def _picture(pixels: Any) -> Any:
+    from diveqcodec.image import Picture
+
+    return Picture(pixels)
+
+
+def test_crops_lie_where_the_codecs_differ_most(measured: Measured) -> None:
+    codecs = [trial.codec for trial in measured.trials]
+    found = at_equal_bytes(measured.files[0], "a.png", codecs, measured.results)
+    original = np.asarray(Image.open(measured.files[0])).astype(int)
+    errors = [((original - coded.pixels.astype(int)) ** 2).sum(2) for coded in found.coded]
+
+    def advantage(top: int, left: int) -> int:
+        area = slice(top, top + SIDE), slice(left, left + SIDE)
+        return int((errors[0] - errors[1])[area].sum())
+
+    height, width = original.shape[:2]
+    everywhere = [
+        advantage(top, left)
+        for top in (*range(0, height - SIDE, 16), height - SIDE)
+        for left in (*range(0, width - SIDE, 16), width - SIDE)
+    ]
+    worst, best = found.crops
+    assert "worst" in worst.title
+    assert advantage(worst.top, worst.left) == max(everywhere)
+    assert advantage(best.top, best.left) == min(everywhere)
+
+
+def test_a_codec_alone_and_lists_of_fixed_qualities(measured: Measured) -> None:
+    page = html_report(
+        Report(measured.trials[:1], measured.results[:1], [], measured.files[:1], None)
+    )
+    assert "Nothing was measured or named to compare with." in page
+    (picture,) = crops_of(page)
+    assert picture["crops"][0]["title"].startswith("where the error is largest")
+
+    class Fixed:
+        """JPEG with the qualities it was measured at only, as learned baselines have."""
+
+        name = "fixed"
+
+        def __init__(self) -> None:
+            self.compress, self.decompress = anchor("jpeg").compress, anchor("jpeg").decompress
+
+    codecs = [measured.trials[0].codec, Fixed()]
+    found = at_equal_bytes(measured.files[0], "a.png", codecs, measured.results)
+    assert found.coded[1].quality in (10, 30, 60, 90)
+
+
+def test_the_command_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_tiny(monkeypatch, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    draw(Path("set/a.png"), size=(64, 48))
+    result = diveq(
+        *("eval", "set", "-q", "20,60,90", "-e", "1,5", "--anchor", "jpeg"), "--html", "r.html"
+    )
+    assert result.exit_code == 0, result.output
+    page = Path("r.html").read_text("utf-8")
+    assert "diveq-3-e1: 1 picture" in page
+    (picture,) = crops_of(page)
+    assert [codec["name"] for codec in picture["codecs"]] == [
+        "original",
+        "diveq-3-e1",
+        "diveq-3-e5",
+        "jpeg",
+    ]
+    again = diveq("eval", "set", "--html", "r.html")
+    assert "r.html: already exists" in again.stderr
+
+
+# Run by the browser after the page's own script: moves the slider, chooses, sorts, reports.
+PROBE = """
+<script>
+var seen = { errors: window.failures || [] };
+var stages = document.querySelectorAll(".stage");
+seen.viewers = stages.length;
+var slider = document.querySelector("input[type=range]");
+seen.before = getComputedStyle(stages[0].querySelector(".right")).clipPath;
+slider.value = 20;
+slider.dispatchEvent(new Event("input"));
+seen.after = getComputedStyle(stages[0].querySelector(".right")).clipPath;
+var select = document.querySelector("select");
+seen.choices = Array.from(select.options).map(function (option) { return option.text; });
+seen.beside = document.querySelectorAll("select")[1].value;
+select.value = 0;
+select.dispatchEvent(new Event("change"));
+seen.left = document.querySelector(".says span").textContent;
+var heads = document.querySelectorAll("#pictures th");
+function order() {
+  return Array.from(document.querySelectorAll("#pictures tbody tr")).map(function (row) {
+    return Number(row.cells[1].dataset.value);
+  });
+}
+heads[1].click();
+seen.rising = order();
+heads[1].click();
+seen.falling = order();
+window.addEventListener("load", function () {
+  seen.pictures = Array.from(document.images).map(function (image) { return image.naturalWidth; });
+  seen.ready = document.body.dataset.ready;
+  var report = document.createElement("pre");
+  report.id = "probe";
+  report.textContent = JSON.stringify(seen);
+  document.body.appendChild(report);
+});
+</script>
+"""
+GUARD = "<script>var failures = []; onerror = function (m) { failures.push(m); };</script>"
+
+
+def test_it_works_in_a_browser(page: str, tmp_path: Path) -> None:
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip(f"no browser is installed (looked for {', '.join(BROWSERS)})")
+    probed = page.replace("<style>", f"{GUARD}<style>", 1).replace("</body>", f"{PROBE}</body>")
+    path = tmp_path / "report.html"
+    path.write_text(probed, "utf-8")
+    run = subprocess.run(
+        [
+            browser,
+            *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+            *("--virtual-time-budget=5000", f"--user-data-dir={tmp_path / 'profile'}"),
+            *("--dump-dom", path.as_uri()),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    match = re.search(r'<pre id="probe">(.*?)</pre>', run.stdout, re.DOTALL)
+    assert match, run.stderr[-2000:]
+    seen = json.loads(html.unescape(match[1]))
+    assert seen["errors"] == []
+    assert seen["ready"] == "yes"
+    assert seen["viewers"] == 3  # two crops of the large picture, one of the small
+    assert (seen["before"], seen["after"]) == ("inset(0px 0px 0px 50%)", "inset(0px 0px 0px 20%)")
+    assert seen["choices"] == ["original", "webp", "jpeg"]
+    assert (seen["left"], seen["beside"]) == ("original", "2")
+    assert seen["rising"] == sorted(seen["rising"])
+    assert seen["falling"] == sorted(seen["rising"], reverse=True)
+    # one plot, for a small picture leaves no MS-SSIM, and both sides of every viewer
+    assert len(seen["pictures"]) == 1 + 2 * 3
+    assert "No plot over MS-SSIM: no curve has ms-ssim to draw." in run.stdout
+    assert min(seen["pictures"]) > 0

@@ -1,0 +1,311 @@
+"""The experiments of scripts/reproduce.py on drawn pictures, and the page that they write."""
+
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diveqcodec.errors import DiveqError
+from diveqcodec.quantize import FSQ, Projected
+from scripts import reproduce
+from scripts.reproduction import network, page, plan, rates, sources, split, tables, verdicts
+from scripts.reproduction.lines import Line, Lines, Run
+from scripts.reproduction.methods import LEVELS, METHODS, make
+from scripts.reproduction.perceptual import haarpsi
+from scripts.reproduction.photos import centres, crops, load, patches
+from tests.support.places import ROOT
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    g = np.random.default_rng(0)
+    for number in range(34):
+        coarse = g.integers(0, 255, (17, 17, 3), dtype=np.uint8)
+        picture = Image.fromarray(coarse).resize((272, 264), Image.Resampling.BICUBIC)
+        picture.save(folder / f"{number}.png")
+    return folder
+
+
+def short(run: Run, steps: int) -> Run:
+    return Run.of(run.experiment, run.scale, **{**dict(run.settings), "steps": steps})
+
+
+@pytest.fixture(scope="module")
+def judged(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("judged")
+    for number in range(2):
+        shutil.copy(photos / f"{number}.png", folder)
+    return folder
+
+
+# Runs.
+
+
+def one_of_each() -> Iterator[Run]:
+    seen = set()
+    for run in plan.runs("quick"):
+        settings = dict(run.settings)
+        kind = (run.experiment, settings.get("way"), settings.get("split"))
+        if kind not in seen:
+            seen.add(kind)
+            yield run
+
+
+@pytest.mark.parametrize("run", [pytest.param(r, id=str(i)) for i, r in enumerate(one_of_each())])
+def test_every_kind_of_run_gives_finite_figures_twice(run: Run, photos: Path, judged: Path) -> None:
+    lines = Lines(photos / "none.jsonl")
+    run = short(run, 12)
+    result = plan.execute(run, lines, photos, judged)
+    for value in result.values():
+        assert not isinstance(value, float) or math.isfinite(value)
+    assert json.loads(json.dumps(result)) is not None
+    if run.experiment != "vqvae":  # a second is enough for the others
+        assert plan.execute(run, lines, photos, judged) == result
+
+
+def test_a_plan_has_no_run_twice_and_quick_is_smaller() -> None:
+    for scale in ("quick", "full"):
+        runs = list(plan.runs(scale))
+        assert len(set(runs)) == len(runs)
+        assert {plan.belongs(run) for run in runs} == set(plan.EXPERIMENTS)
+    assert len(list(plan.runs("quick"))) < len(list(plan.runs("full"))) / 3
+
+
+def test_methods_trade_at_equal_bits() -> None:
+    for size in LEVELS:
+        for method in METHODS:
+            if method in ("lfq", "bsq") and size > 2048:
+                continue
+            assert 0.7 * size <= make(method, size, 4).sizes[0] <= size, (method, size)
+    assert isinstance(make("fsq", 256, 4), Projected)
+    assert FSQ(LEVELS[256]).sizes == (240,)
+
+
+def test_the_best_learning_rate_of_the_search_is_taken(tmp_path: Path) -> None:
+    lines = Lines(tmp_path / "lines.jsonl")
+    job = Run.of("sources", "quick", method="ema", seed=1)
+    assert plan.chosen(lines, job, "sources-knob", "mse") == "middle"
+    for knob, mse in (("low", 0.3), ("high", 0.2), ("middle", 0.4)):
+        run = Run.of("sources-knob", "quick", method="ema", knob=knob)
+        lines.add(Line(run, {"mse": mse}, 1.0))
+    lines.add(Line(Run.of("sources-knob", "full", method="ema", knob="low"), {"mse": 0.0}, 1.0))
+    assert plan.chosen(lines, job, "sources-knob", "mse") == "high"
+
+
+# What is measured.
+
+
+def test_bounds_lie_below_what_k_means_reaches() -> None:
+    g = torch.Generator().manual_seed(0)
+    for kind, most in (("gaussian", 2.2), ("laplacian", 3.5)):
+        source = sources.Source(kind, 2, None)
+        assert source.tested.square().mean().item() == pytest.approx(1.0, abs=0.03)
+        table = sources.k_means(source, 64, g)
+        mse = torch.cdist(source.tested, table).min(1).values.square().mean().item() / 2
+        bound = source.bound(6.0)
+        assert bound is not None
+        assert bound < mse < most * bound
+    assert sources.Source("gaussian", 2, None).bound(6.0) == pytest.approx(2**-6)
+
+
+def test_a_real_number_is_better_than_any_finite_rate_of_the_same_curve() -> None:
+    g = torch.Generator().manual_seed(0)
+    codebook, z = torch.randn(9, 2, generator=g), torch.randn(500, 2, generator=g)
+    real = (rates.project(z, codebook) - z).square().mean()
+    errors = []
+    for parts in (1, 2, 8, 64):
+        table = rates.midpoints(codebook, parts)
+        assert len(table) == 8 * parts
+        errors.append(torch.cdist(z, table).min(1).values.square().mean() / 2)
+    assert errors == sorted(errors, reverse=True)
+    assert real < errors[-1] < 1.01 * real
+    point = rates.project(torch.tensor([[1.0, 5.0]]), torch.tensor([[0.0, 0.0], [4.0, 0.0]]))
+    assert point.tolist() == [[1.0, 0.0]]
+
+
+def test_gradients_of_the_splits() -> None:
+    g = torch.Generator().manual_seed(0)
+    z = torch.randn(5, 8, 2, generator=g).requires_grad_()
+    c = torch.randn(5, 8, 2, generator=g).requires_grad_()
+    up = torch.randn(5, 8, 2, generator=g)
+    for name, encoder, codeword in (
+        ("encoder", up, None),
+        ("codeword", torch.zeros_like(up), up),
+        ("both", up, up),
+        ("commitment", up, up),
+        ("vq-vae", up, None),
+    ):
+        value, extra = split.step_of(split.Rule(name, 1.0, False, False), z, c, g)
+        assert torch.equal(value, c)
+        found = torch.autograd.grad(value, (z, c), up, retain_graph=True, allow_unused=True)
+        assert found[0].equal(encoder)
+        assert (found[1] is None) == (codeword is None)
+        if codeword is not None:
+            assert found[1].equal(codeword)
+        if name == "commitment":  # d|z - c|^2/dz, a mean over the five patches
+            (grad,) = torch.autograd.grad(extra, z)
+            torch.testing.assert_close(grad, 2 * (z - c).detach() / 5)
+    for is_joint in (False, True):
+        value, _ = split.step_of(split.Rule("diveq", 0.0, is_joint, False), z, c, g)
+        g_z, g_c = torch.autograd.grad(value, (z, c), up)
+        torch.testing.assert_close(g_z + g_c, up)
+        d = (c - z).detach()
+        d, part = (d.flatten(1), g_c.flatten(1)) if is_joint else (d, g_c)
+        cosine = torch.cosine_similarity(d, part, dim=-1).abs()
+        torch.testing.assert_close(cosine, torch.ones_like(cosine), atol=1e-4, rtol=0)
+
+
+def test_haarpsi_falls_with_noise_and_knows_its_reference_values() -> None:
+    rows = torch.arange(64.0)
+    first = torch.stack([4 * rows[:, None] + 0 * rows, 2 * rows + 0 * rows[:, None]])
+    first = torch.cat([first, (first[:1] + first[1:]) / 2])[None]
+    noise = torch.randn(first.shape, generator=torch.Generator().manual_seed(0))
+    values = [haarpsi(first, (first + s * noise).clamp(0, 255)).item() for s in (0, 5, 20, 60)]
+    assert values[0] == pytest.approx(1.0, abs=1e-4)
+    assert values == sorted(values, reverse=True)
+    assert values[-1] < 0.6
+    assert haarpsi(first.repeat(2, 1, 1, 1), first.repeat(2, 1, 1, 1)).shape == (2,)
+
+
+def test_network_has_a_stride_of_16() -> None:
+    shape = replace(network.SHAPES["small"], widths=(4, 4, 8, 8), blocks=1)
+    net = network.VQVAE(shape, make("diveq", 16, shape.dim))
+    decoded, quantised = net(torch.rand(2, 3, 64, 48))
+    assert quantised.indices.shape == (2, 4, 3)
+    assert decoded.shape == (2, 3, 64, 48)
+
+
+# Pictures.
+
+
+def test_pictures_crops_and_patches(photos: Path, tmp_path: Path) -> None:
+    pictures = load(photos, 5, 64)
+    assert [tuple(p.shape) for p in pictures] == [(3, 132, 136)] * 5
+    assert len(load(photos, 5, 200)) == 5  # too small to be halved, large enough as they are
+    g = torch.Generator().manual_seed(0)
+    x = crops(pictures, 7, 64, g)
+    assert x.shape == (7, 3, 64, 64)
+    assert 0 <= x.min() < x.max() <= 1
+    assert centres(photos, 256).shape == (34, 3, 256, 256)
+    for dim in (2, 4, 8, 16, 32, 64):
+        found = patches(photos, dim, 500, "train")
+        assert found.shape == (500, dim)
+        assert found.std().item() == pytest.approx(1.0, abs=0.01)
+    with pytest.raises(DiveqError, match="no pictures of 300 pixels"):
+        load(photos, 5, 300)
+    with pytest.raises(DiveqError, match="smaller than 300x300"):
+        centres(photos, 300)
+    with pytest.raises(DiveqError, match="no pictures to evaluate"):
+        centres(tmp_path, 64)
+
+
+# Lines.
+
+
+def test_lines_survive_a_kill_in_the_middle(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "lines.jsonl"
+    lines = Lines(path)
+    first, second = (Run.of("rates", "quick", bits=bits, rho="inf") for bits in (6, 8))
+    lines.add(Line(first, {"mse": 0.5}, 1.234))
+    lines.add(Line(second, {"mse": 0.25}, 2.0))
+    whole = path.read_bytes()
+    assert Lines(path).by_run[first].result == {"mse": 0.5}
+    path.write_bytes(whole[:-9])
+    again = Lines(path)
+    assert set(again.by_run) == {first}
+    again.add(Line(second, {"mse": 0.25}, 2.0))
+    assert path.read_bytes() == whole
+    path.write_bytes(b"nonsense\n" + whole)
+    with pytest.raises(DiveqError, match=r"lines.jsonl, line 1: not a run .* delete the line"):
+        Lines(path)
+
+
+def test_the_command_goes_on_where_it_was(
+    tmp_path: Path,
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runs = [Run.of("rates", "quick", source="gaussian", dim=2, bits=4, way="diveq", steps=3, seed=s)
+            for s in (0, 1, 2)]  # fmt: skip
+    target = tmp_path / "quantizers.md"
+    target.write_text((ROOT / "docs" / "quantizers.md").read_text("utf-8"), "utf-8")
+    monkeypatch.setattr(plan, "runs", lambda scale: iter(runs))
+    monkeypatch.setattr(reproduce, "RESULTS", tmp_path)
+    monkeypatch.setattr(reproduce, "PAGE", target)
+    folders = ["--train", str(photos), "--test", str(photos), "--quick"]
+    assert reproduce.main([*folders, "--hours", "0"]) == 0
+    assert "3 runs are left" in capsys.readouterr().err
+    monkeypatch.setattr(plan, "runs", lambda scale: iter(runs[:2]))
+    assert reproduce.main(folders) == 0
+    monkeypatch.setattr(plan, "runs", lambda scale: iter(runs))
+    capsys.readouterr()
+    assert reproduce.main(folders) == 0
+    assert capsys.readouterr().err.startswith("1/1 rates")
+    assert len((tmp_path / "quick.jsonl").read_text("utf-8").splitlines()) == 3
+    assert reproduce.main([*folders, "--only", "split"]) == 0
+    assert reproduce.main(["--page"]) == 0
+    target.write_text("no markers", "utf-8")
+    assert reproduce.main(["--page"]) == 1
+    assert "generated parts []" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        reproduce.main(["--quick"])
+
+
+# The page.
+
+
+def stores_with(psnr: dict[str, list[float]]) -> dict[str, Lines]:
+    stores = {scale: Lines(Path("nowhere") / scale) for scale in ("quick", "full")}
+    for method in METHODS:
+        for seed, value in enumerate(psnr.get(method, [20.0, 20.2, 20.4])):
+            run = Run.of(
+                "vqvae", "full", method=method, size=256, seed=seed, steps=5, batch=2, shape="small"
+            )
+            result = {
+                "psnr": value, "ms_ssim": 0.5, "haarpsi": 0.5, "usage": 1.0, "perplexity": 9.0,
+                "bpp_fixed": 0.03, "bpp_coded": 0.02, "codewords": 256, "rate": "low", "use": [],
+            }  # fmt: skip
+            stores["full"].by_run[run] = Line(run, result, 1.0)
+    return stores
+
+
+def test_verdicts_need_every_seed_of_three() -> None:
+    def verdict(row: int, **psnr: list[float]) -> str:
+        return verdicts.table(stores_with(psnr))[2 + row].split(" | ")[2]
+
+    assert verdict(0, diveq=[20.5, 20.6, 20.7]) == "holds"
+    assert verdict(0, diveq=[20.3, 20.6, 20.7]) == "holds: level with STE"
+    assert verdict(0, diveq=[19.0, 19.5, 19.9]) == "does not hold"
+    sf = {"sf-diveq": [20.5, 20.6, 20.7]}
+    assert verdict(1, **sf) == "holds"
+    assert verdict(3, **sf) == "holds"  # the better of both against the best other
+    assert verdict(3, **sf, ema=[21.0, 21.1, 21.2]) == "does not hold"
+    assert verdict(0, diveq=[20.5, 20.6]) == verdicts.OPEN
+    assert verdicts.table(stores_with({}))[2 + 6].split(" | ")[2] == "not tested"
+
+
+def test_a_table_shows_mean_and_half_the_range() -> None:
+    text = "\n".join(tables.vqvae(stores_with({"diveq": [20.0, 21.0, 23.0]}), 256))
+    assert "| DiVeQ | 256 | 0.0300 | 0.0200 ± 0.0000 | 21.33 ± 1.50 |" in text
+    assert text.index("DiVeQ |") < text.index("EMA |")  # best first
+    assert tables.vqvae(stores_with({}), 16) == []
+    assert tables.vqvae(stores_with({"ema": [1.0, 2.0]}), 256) == []
+
+
+def test_the_committed_page_is_that_of_the_committed_lines(tmp_path: Path) -> None:
+    folder = ROOT / "results" / "quantizers"
+    stores = {scale: Lines(folder / f"{scale}.jsonl") for scale in ("quick", "full")}
+    committed = (ROOT / "docs" / "quantizers.md").read_text("utf-8")
+    target = tmp_path / "quantizers.md"
+    target.write_text(committed, "utf-8")
+    page.write(stores, target, tmp_path)
+    assert target.read_text("utf-8") == committed, "python scripts/reproduce.py --page"
