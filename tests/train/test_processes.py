@@ -129,8 +129,8 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     code = (
-        "from pathlib import Path\nfrom tests import test_train_processes\n"
-        f"test_train_processes.worker(Path({str(folder)!r}))"
+        "from pathlib import Path\nfrom tests.train import test_processes\n"
+        f"test_processes.worker(Path({str(folder)!r}))"
     )
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
     running = [
