@@ -11,7 +11,6 @@ Knows nothing of pictures or of the command line.
 from __future__ import annotations
 
 import importlib.resources
-import json
 import logging
 import os
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from diveqcodec.errors import ModelError
+from diveqcodec.exact.metadata import read_info
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +32,6 @@ DEFAULT: Final = "diveq-3"  # the model that codes when none is named
 VARIABLE: Final = "DIVEQ_MODELS"
 SUFFIX: Final = ".safetensors"
 
-_METADATA_KEY: Final = "diveq"  # as weights.save writes it
 _MIN_ID: Final = 4  # hex digits of an abbreviated id
 _REMEDY: Final = "give weights with -m PATH, or install them with: diveq models --import PATH"
 
@@ -129,25 +128,14 @@ def read_entry(path: Path) -> Entry:
     """What a weights file says of itself; reads no tensors.
 
     Raises:
-        ModelError: missing, or not weights of diveq.
+        ModelError: missing, of another version, or not weights of diveq.
     """
-    from safetensors import SafetensorError, safe_open
-
+    info = read_info(path)
     try:
-        with safe_open(path, "numpy") as file:
-            metadata = file.metadata() or {}
         size = path.stat().st_size
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: no such file") from error
-    except (OSError, SafetensorError) as error:
+    except OSError as error:  # gone in the meantime
         raise ModelError(f"{path}: not a weights file ({error})") from error
-    try:
-        info = json.loads(metadata[_METADATA_KEY])
-        model_id = bytes.fromhex(info["id"]).hex()
-        provenance = dict(info["provenance"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{path}: not weights of diveq; `diveq export` makes them") from error
-    return Entry(path.stem, model_id, path, size, provenance)
+    return Entry(path.stem, info["id"], path, size, info["provenance"])
 
 
 def folders() -> list[Path]:

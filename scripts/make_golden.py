@@ -16,11 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 
 from diveqcodec.codec import Codec
-from diveqcodec.exact import weights
-from diveqcodec.exact.weightfile import KEY, TRAINING
+from diveqcodec.exact import tensorfile, weights
 from diveqcodec.image import Picture
 from tests.support.coders import Recorder, decoded_tiles
 from tests.support.tiny import TINY, drawn, picture_of, trained
@@ -61,9 +59,8 @@ def make_model(path: Path) -> None:
     """Train the tiny model and store what coding needs of it."""
     model, losses = trained(TINY, STEPS)
     weights.save(model, path, {"made by": "scripts/make_golden.py", "steps": STEPS})
-    metadata = {KEY: json.dumps(weights.read_info(path), sort_keys=True)}
-    tensors = {k: v for k, v in load_file(path).items() if not k.startswith(TRAINING)}
-    save_file(tensors, path, metadata=metadata)
+    tensors, info = tensorfile.read_tensors(path, training=False)
+    tensorfile.write(path, tensors, info)
     print(f"{path.name}: {path.stat().st_size} bytes, loss {np.mean(losses[-20:]):.3f}")
 
 

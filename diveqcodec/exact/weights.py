@@ -17,27 +17,25 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from diveqcodec.config import to_dict
 from diveqcodec.container.entropy import Tables
 from diveqcodec.errors import ModelError
 from diveqcodec.exact.integers import integers
+from diveqcodec.exact.metadata import VERSION, read_info
 from diveqcodec.exact.prior import FixedPrior
-from diveqcodec.exact.weightfile import (
+from diveqcodec.exact.tensorfile import (
     EXACT,
-    KEY,
     NETWORKS,
     TRAINING,
-    VERSION,
     as_floats,
     compact,
     load_for_training,
     part,
     read_config,
-    read_info,
     read_tensors,
+    write,
 )
 from diveqcodec.model.config import ModelConfig
 from diveqcodec.model.dvq import DvqModel, Transforms
@@ -100,8 +98,7 @@ def save(model: DvqModel, path: Path, provenance: dict[str, Any]) -> bytes:
     model_id = identify(tensors, config)
     info = {"version": VERSION, "id": model_id.hex(), "config": config, "provenance": provenance}
     try:
-        save_file(tensors, path, metadata={KEY: json.dumps(info, sort_keys=True)})
-        path.chmod(0o644)  # safetensors keeps its files to their owner
+        write(path, tensors, info)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path}: weights not written ({error})") from error
     return model_id

@@ -8,20 +8,19 @@ Knows nothing of what the info beside the tensors means.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from diveqcodec.atomic import replacing
 from diveqcodec.errors import TrainingError
-from diveqcodec.exact.weightfile import part
+from diveqcodec.exact import tensorfile
+from diveqcodec.exact.metadata import read_header
+from diveqcodec.exact.tensorfile import part
 
-_KEY = "diveq"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 _INFO = {"step": int, "config": dict, "history": list}  # what every checkpoint says of itself
 
@@ -109,17 +108,14 @@ def _write(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> None
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     try:
         with replacing(path) as temporary:
-            save_file(tensors, temporary, metadata={_KEY: json.dumps(info)})
+            tensorfile.write(temporary, tensors, info)
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"{path}: not written ({error}); what was there stays") from error
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        info = json.loads(metadata[_KEY])
+        info, tensors = read_header(path), tensorfile.read(path)
     except FileNotFoundError as error:
         raise TrainingError(f"{path}: no such checkpoint") from error
     except (KeyError, ValueError) as error:

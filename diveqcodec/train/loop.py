@@ -25,7 +25,7 @@ from torch import Tensor
 
 from diveqcodec.config import to_dict
 from diveqcodec.errors import TrainingError
-from diveqcodec.exact.weightfile import part
+from diveqcodec.exact.tensorfile import part
 from diveqcodec.model.codebook import Codebook
 from diveqcodec.model.dvq import DvqModel, Output
 from diveqcodec.model.layers import fast_dtype

@@ -22,7 +22,8 @@ import torch
 
 from diveqcodec.atomic import replacing
 from diveqcodec.errors import TrainingError
-from diveqcodec.exact.weightfile import load_for_training, read_info
+from diveqcodec.exact.metadata import read_info
+from diveqcodec.exact.tensorfile import load_for_training
 from diveqcodec.model.config import ModelConfig
 from diveqcodec.model.dvq import DvqModel
 from diveqcodec.train import data

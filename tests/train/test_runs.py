@@ -20,9 +20,9 @@ from safetensors.torch import load_file
 
 import diveqcodec.train as train
 from diveqcodec.errors import ConfigError, ModelError, TrainingError
-from diveqcodec.exact import weights
-from diveqcodec.exact.weightfile import load_for_training
-from diveqcodec.exact.weightfile import part as part_of
+from diveqcodec.exact import tensorfile, weights
+from diveqcodec.exact.tensorfile import load_for_training
+from diveqcodec.exact.tensorfile import part as part_of
 from diveqcodec.train import checkpoint, data, loop, loss
 from diveqcodec.train.config import DataConfig, LossConfig
 from diveqcodec.train.config import load as load_config
@@ -337,7 +337,7 @@ def test_full_disk_on_the_way_and_at_the_end(
         Path(path).write_bytes(b"part of it")
         raise kind("No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(tensorfile, "save_file", full)
     config = train.settings(resumed=folder, steps=4, assignments=("log.checkpoint_minutes=0.0",))
     with pytest.raises(TrainingError, match=r"last.safetensors: not written .*No space left"):
         train.run(config, dataset, folder, resume=True)
@@ -345,7 +345,7 @@ def test_full_disk_on_the_way_and_at_the_end(
     assert "training goes on" in caplog.text
     assert (folder / "last.safetensors").read_bytes() == before
     assert not list(folder.glob("*.tmp"))
-    monkeypatch.setattr(checkpoint, "save_file", real)
+    monkeypatch.setattr(tensorfile, "save_file", real)
     assert train.run(config, dataset, folder, resume=True).step == 4
 
 

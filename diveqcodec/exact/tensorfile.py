@@ -1,8 +1,8 @@
-"""Weights files, read as far as training needs them: metadata, tensors, the trainable model.
+"""Files of tensors, written and read: weights as far as training needs them, and checkpoints.
 
-A weights file is a safetensors file whose tensors are named by what they are for: `networks.` the
-float transforms, `exact.` the integers that decide how a `.dvq` file is read, `training.` the float
-originals of those integers, which coding never looks at.
+The tensors of a weights file are named by what they are for: `networks.` the float transforms,
+`exact.` the integers that decide how a `.dvq` file is read, `training.` the float originals of
+those integers, which coding never looks at.
 
 Knows nothing of how the exact part is made or used (see `integers` and `weights`), and needs no
 entropy coder.
@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from diveqcodec.config import from_dict
 from diveqcodec.errors import ConfigError, ModelError
+from diveqcodec.exact.metadata import KEY, read_info
 from diveqcodec.model.config import ModelConfig
 from diveqcodec.model.dvq import DvqModel
 
-VERSION = 1
 _SMALL = 8192  # tensors up to this many elements stay float32
-KEY = "diveq"  # of the metadata
 NETWORKS, EXACT, TRAINING = "networks.", "exact.", "training."
 
 
@@ -45,36 +45,6 @@ def load_for_training(path: Path) -> tuple[DvqModel, dict[str, Any]]:
     return model, dict(info["provenance"])
 
 
-def read_info(path: Path) -> dict[str, Any]:
-    """The metadata of a weights file: version, id, config, provenance. Reads no tensors.
-
-    Raises:
-        ModelError: as `load_for_training`.
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: no such file") from error
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path}: not a weights file ({error})") from error
-    if KEY not in metadata:
-        raise ModelError(f"{path}: not weights of diveq; `diveq export` makes them")
-    try:
-        info: dict[str, Any] = json.loads(metadata[KEY])
-        if "step" in info:
-            raise ModelError(
-                f"{path}: a checkpoint, not weights; `diveq export` makes weights of it"
-            )
-        version = info["version"]
-        bytes.fromhex(info["id"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path}: damaged metadata") from error
-    if version != VERSION:
-        raise ModelError(f"{path}: weights of version {version}; this program reads {VERSION}")
-    return info
-
-
 def read_tensors(path: Path, training: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """All tensors of a weights file, those for training if asked for, and its metadata.
 
@@ -83,11 +53,31 @@ def read_tensors(path: Path, training: bool) -> tuple[dict[str, Tensor], dict[st
     """
     info = read_info(path)
     try:
-        with safe_open(path, "pt") as file:
-            names = [n for n in file.keys() if training or not n.startswith(TRAINING)]  # noqa: SIM118
-            return {name: file.get_tensor(name) for name in names}, info
+        return read(path, leave_out=() if training else (TRAINING,)), info
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path}: damaged weights ({error})") from error
+
+
+def write(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
+    """A safetensors file of contiguous tensors on the CPU, with `info` as its header's JSON.
+
+    Raises:
+        OSError: it cannot be written, and the same as SafetensorError.
+    """
+    save_file(tensors, path, metadata={KEY: json.dumps(info, sort_keys=True)})
+    path.chmod(0o644)  # safetensors keeps its files to their owner
+
+
+def read(path: Path, leave_out: tuple[str, ...] = ()) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, but for those whose names begin as in `leave_out`.
+
+    Raises:
+        OSError: it cannot be read.
+        SafetensorError: it is damaged.
+    """
+    with safe_open(path, "pt") as file:
+        names = [name for name in file.keys() if not name.startswith(leave_out)]  # noqa: SIM118
+        return {name: file.get_tensor(name) for name in names}
 
 
 def read_config(path: Path, info: dict[str, Any]) -> ModelConfig:

@@ -1,0 +1,65 @@
+"""What stands beside the tensors of a weights file: version, id, configuration, provenance.
+
+Weights and checkpoints are safetensors files, with one JSON object under one key of their header.
+Needs no torch: the zoo looks at every installed file. Knows nothing of what tensors there are.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from diveqcodec.errors import ModelError
+
+KEY = "diveq"  # of the header
+VERSION = 1  # of weights
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """The JSON object of any safetensors file of this program; the tensors are not read.
+
+    Raises:
+        OSError: no such file, or it cannot be read.
+        SafetensorError: not a safetensors file, or truncated.
+        KeyError: of another program.
+        ValueError: not JSON.
+    """
+    with safe_open(path, "numpy") as file:
+        metadata = file.metadata() or {}
+    info: dict[str, Any] = json.loads(metadata[KEY])
+    return info
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """The metadata of a weights file: version, id, config, provenance. Reads no tensors.
+
+    Raises:
+        ModelError: missing, damaged, of another version, or not weights of diveq.
+    """
+    try:
+        info = read_header(path)
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such file") from error
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: not a weights file ({error})") from error
+    except KeyError as error:
+        raise ModelError(f"{path}: not weights of diveq; `diveq export` makes them") from error
+    except ValueError as error:
+        raise ModelError(f"{path}: damaged metadata") from error
+    try:
+        if "step" in info:
+            raise ModelError(
+                f"{path}: a checkpoint, not weights; `diveq export` makes weights of it"
+            )
+        version = info["version"]
+        if version == VERSION:
+            bytes.fromhex(info["id"])
+            dict(info["config"]), dict(info["provenance"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path}: damaged metadata") from error
+    if version != VERSION:
+        raise ModelError(f"{path}: weights of version {version}; this program reads {VERSION}")
+    return info
