@@ -9,10 +9,9 @@ import math
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
-import numpy as np
-
 from diveqcodec.errors import ConfigError
 from diveqcodec.image import Picture
+from diveqcodec.psnr import psnr as of_pixels
 
 MAX_ENCODES: Final = 8  # as a rule three to five are enough
 
@@ -97,14 +96,8 @@ def search(coder: Coder, picture: Picture, target: Target, effort: int) -> Found
 
 def psnr(original: Picture, decoded: Picture) -> float:
     """PSNR in dB of what can be seen of a picture; infinite where that is the same."""
-    difference = original.pixels.astype(np.int32) - decoded.pixels
-    squares = np.square(difference).sum(axis=2, dtype=np.int64)
-    if original.alpha is not None:
-        squares = squares[original.alpha > 0]
-    total = int(squares.sum())
-    if total == 0:
-        return math.inf
-    return 10 * math.log10(255**2 * squares.size * original.pixels.shape[2] / total)
+    seen = None if original.alpha is None else original.alpha > 0
+    return of_pixels(original.pixels, decoded.pixels, seen)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,10 @@ import pytest
 from tests.support.places import PACKAGE, ROOT
 
 STOREYS = (  # from the ground up
-    {"errors"},
+    {"errors", "limits"},
     {"imagecolour", "imagegrey", "imagekinds", "imagemend"},
     {"imagemeta", "imagepixels", "imagetiff"},
-    {"atomic", "config", "image", "parallel", "quality", "ssim"},
+    {"atomic", "config", "image", "parallel", "psnr", "quality", "ssim"},
     {"container", "quantize"},  # bytes; the paper
     {"model"},  # floats
     {"exact"},  # integers
@@ -35,6 +35,8 @@ EXPORTING = "diveqcodec.train.exporting"
 OUTSIDE = {
     "": set(),
     "errors": set(),
+    "limits": set(),
+    "psnr": {"numpy"},
     "config": set(),
     "container": {"numpy", "PIL", "constriction"},
     "quality": {"torch"},  # for type checkers only

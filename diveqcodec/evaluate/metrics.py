@@ -5,20 +5,19 @@ a colour picture with three equal channels, so a grey original may be compared w
 colour version.
 """
 
-import math
-
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from diveqcodec import ssim
 from diveqcodec.errors import DiveqError
+from diveqcodec.psnr import psnr as of_pixels
 
 Pixels = npt.NDArray[np.uint8]
 
 
 def psnr(original: Pixels, decoded: Pixels) -> float:
-    """PSNR in dB over all channels together, `10 log10(255² / MSE)`; infinite if they are equal.
+    """PSNR in dB over all channels together; infinite if they are equal.
 
     Args:
         original: uint8 `[H, W, 1 or 3]`.
@@ -27,13 +26,7 @@ def psnr(original: Pixels, decoded: Pixels) -> float:
     Raises:
         DiveqError: The pictures differ in size or are not 8-bit grey or colour.
     """
-    first, second = _as_colour(original, decoded)
-    # Exact: a difference squared is below 2^16, so the sum fits int64 for any picture.
-    difference = first.astype(np.int32) - second.astype(np.int32)
-    squared = int(np.sum(difference * difference, dtype=np.int64))
-    if squared == 0:
-        return math.inf
-    return 10 * math.log10(255**2 * first.size / squared)
+    return of_pixels(*_as_colour(original, decoded))
 
 
 def ms_ssim(original: Pixels, decoded: Pixels, device: str = "cpu") -> float | None:

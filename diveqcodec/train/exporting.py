@@ -6,14 +6,12 @@ needs no entropy coder. Knows nothing of how the run was trained.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from diveqcodec.atomic import replacing
@@ -24,12 +22,14 @@ from diveqcodec.exact import weights
 from diveqcodec.exact.tile import Tally
 from diveqcodec.image import Picture
 from diveqcodec.model.dvq import STRIDE, DvqModel
+from diveqcodec.psnr import psnr
 from diveqcodec.quality import gain_index, lambda_of
 from diveqcodec.train import checkpoint, data
 from diveqcodec.train.config import TrainConfig
 
 _QUALITIES = (20, 50, 80)
 _BITS_PER_DECIBEL = 0.2  # relative: 0.16 to 0.26 along the curve of a photograph
+_HIGHEST_PSNR = 100.0  # dB: so that the mean of pictures with one that is equal stays finite
 _SIDE = 512  # pixels: the check codes centre crops of at most this
 
 
@@ -170,8 +170,8 @@ def compare(model: DvqModel, codec: Codec, crops: list[Tensor], quality: float) 
             (
                 bits / pixels,
                 sum(tally.bits.values()) / pixels,
-                _psnr(decoded.permute(1, 2, 0).numpy(), original),
-                _psnr(exact, original),
+                min(psnr(original, decoded.permute(1, 2, 0).numpy()), _HIGHEST_PSNR),
+                min(psnr(original, exact), _HIGHEST_PSNR),
             )
         )
     return Check(quality, *(float(np.mean(column)) for column in zip(*rows, strict=True)))
@@ -182,9 +182,3 @@ def _crop(pixels: Tensor) -> Tensor:
     height, width = (min(_SIDE, side // STRIDE * STRIDE) for side in pixels.shape[1:])
     top, left = (pixels.shape[1] - height) // 2, (pixels.shape[2] - width) // 2
     return pixels[:, top : top + height, left : left + width]
-
-
-def _psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    # Training may not import diveqcodec.evaluate: evaluate/test_metrics.py holds the two together.
-    mse = float(np.mean((a.astype(np.float64) - b) ** 2))
-    return 10 * math.log10(255**2 / max(mse, 1e-10))

@@ -7,7 +7,6 @@ import torch
 from diveqcodec.errors import DiveqError
 from diveqcodec.evaluate.compressai_compat import import_compressai
 from diveqcodec.evaluate.metrics import Pixels, ms_ssim, psnr
-from diveqcodec.train import exporting
 from tests.support.learned import with_compressai
 
 
@@ -67,12 +66,6 @@ def test_sizes_must_agree() -> None:
 def test_only_8_bit_grey_or_colour(pixels: Pixels) -> None:
     with pytest.raises(DiveqError, match="8-bit pixels"):
         psnr(pixels, pixels)
-
-
-def test_training_measures_alike() -> None:
-    """It may not import what is tested here, so it has a PSNR of its own."""
-    original, decoded = drawn(60, 40), drawn(60, 40, seed=1)
-    assert exporting._psnr(decoded, original) == pytest.approx(psnr(original, decoded), abs=1e-9)
 
 
 @with_compressai
