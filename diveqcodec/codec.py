@@ -33,8 +33,7 @@ class Codec:
     """Compresses and decompresses with one model.
 
     Args:
-        model: loaded weights.
-        device: where the float networks run: where the model was loaded to.
+        model: loaded weights; their networks run where they were loaded to.
         networks: dtype of the float networks; "auto" takes bfloat16 where the processor has it.
         workers: tiles that are worked on at once; by default the number of torch's threads.
     """
@@ -42,13 +41,11 @@ class Codec:
     def __init__(
         self,
         model: CodingModel,
-        device: torch.device | None = None,
         networks: torch.dtype | None = None,
         workers: int | None = None,
     ) -> None:
         self.model = model
-        self.device = device or torch.device("cpu")
-        self.networks = networks or fast_dtype(self.device)
+        self.networks = networks or fast_dtype(model.device)
         self.workers = workers or torch.get_num_threads()
 
     @classmethod
@@ -58,8 +55,12 @@ class Codec:
         Raises:
             ModelError: not found, or damaged.
         """
-        device = torch.device(device)
-        return cls(zoo.load(reference, device), device)
+        return cls(zoo.load(reference, torch.device(device)))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the float networks run."""
+        return self.model.device
 
     @property
     def name(self) -> str:
@@ -132,7 +133,7 @@ class Codec:
         found = read_what_is_whole(data, is_partial=partial or crop is not None)
         if bitstream.needs_model(found.file):
             self.check_model(found.file.header.model_id)
-        networks = Networks(self.model, self.device, self.networks)
+        networks = Networks(self.model, self.networks)
         wish = Wish(crop, partial, progress, self.workers)
         return PictureDecoder(networks, found, wish).run()
 
@@ -152,7 +153,7 @@ class Codec:
         file = bitstream.read(data)
         tally = Tally()
         grid = bitstream.tile_grid(file.header.width, file.header.height)
-        networks = Networks(self.model, self.device, self.networks)
+        networks = Networks(self.model, self.networks)
         quality_bin = quality_bin_of(self.model, file.header.gain_index)
         for tile, content in zip(grid, file.tiles, strict=True):
             if content is not None:
@@ -171,5 +172,5 @@ class Codec:
             torch.cuda.synchronize(self.device)
 
     def _compress(self, picture: Picture, job: Job) -> bytes:
-        networks = Networks(self.model, self.device, self.networks)
+        networks = Networks(self.model, self.networks)
         return PictureEncoder(networks, picture, job).run()

@@ -55,10 +55,10 @@ class Window:
 
 
 class Networks:
-    """Analysis and synthesis of one model, where and in the precision that they are to run."""
+    """Analysis and synthesis of one model, on its device, in the precision that they are to run."""
 
-    def __init__(self, model: CodingModel, device: torch.device, dtype: torch.dtype) -> None:
-        self.model, self.device, self.dtype = model, device, dtype
+    def __init__(self, model: CodingModel, dtype: torch.dtype) -> None:
+        self.model, self.device, self.dtype = model, model.device, dtype
         self.margin = -(-model.transforms.reach // STRIDE)
 
     def window(self, tile: Tile, region: Tile) -> Window:

@@ -73,7 +73,7 @@ class Session:
 
             device = self.device()
             log.info("model %s (%s) from %s", entry.name, entry.model_id, entry.path)
-            self._codecs[entry.path] = Codec(weights.load(entry.path, device), device)
+            self._codecs[entry.path] = Codec(weights.load(entry.path, device))
         return self._codecs[entry.path]
 
     def timed_codec(self, entry: Entry) -> tuple[Codec, float]:

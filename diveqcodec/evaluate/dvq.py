@@ -73,5 +73,5 @@ def load(weights: Path, device: str, effort: int | None, by_part: bool) -> DvqCo
     from diveqcodec.codec import Codec
 
     place = torch.device(device)
-    codec = Codec(zoo.load(weights, place), place)
+    codec = Codec(zoo.load(weights, place))
     return (DvqCodecByPart if by_part else DvqCodec)(codec, effort)

@@ -82,6 +82,11 @@ class CodingModel:
     fine: CodingLayer
     coarse: CodingLayer | None
 
+    @property
+    def device(self) -> torch.device:
+        """Where the float networks run; the exact part is on the CPU."""
+        return self.transforms.sigma.device
+
 
 def save(model: DvqModel, path: Path, provenance: dict[str, Any]) -> bytes:
     """Export `model` to `path` and return its id.

@@ -118,7 +118,7 @@ def test_pixels_are_those_that_the_format_describes(
     described = decoder.pixels(y_hat, gain_index)
     latent = torch.from_numpy(y_hat).float().permute(1, 2, 0) / 256
     tile = bitstream.Tile(0, 0, 16 * size[1], 16 * size[0])
-    networks = Networks(codec.model, codec.device, codec.networks)
+    networks = Networks(codec.model, codec.networks)
     made = networks.pixels(latent, networks.window(tile, tile), gain_index, is_grey=False)
     difference = np.abs(described.clip(0, 255) - made)
     assert difference.max() < 0.51  # `made` is rounded
