@@ -19,7 +19,7 @@ from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from diveqcodec import imagetiff
 from diveqcodec.errors import ImageError
 from diveqcodec.imagekinds import HEAD_BYTES, sniff
-from diveqcodec.imagemend import MAX_METADATA, mend
+from diveqcodec.imagemend import mend
 from diveqcodec.imagemeta import (
     EXIF_ERRORS,
     UNREADABLE_EXIF,
@@ -31,12 +31,9 @@ from diveqcodec.imagemeta import (
     stored_icc,
 )
 from diveqcodec.imagepixels import Pixels, samples_of, to_pixels
+from diveqcodec.limits import MAX_METADATA, MAX_PIXELS, MAX_SIDE
 
-__all__ = ["MAX_PIXELS", "MAX_SIDE", "Format", "Picture", "Pixels", "flatten", "load", "save"]
-
-# The same limits as the container's: a test compares them, because neither may import the other.
-MAX_PIXELS: Final = 1 << 28
-MAX_SIDE: Final = 1 << 18
+__all__ = ["MAX_PIXELS", "Format", "Picture", "Pixels", "flatten", "load", "save"]
 
 # Pillow would start Ghostscript for the first, and the second is drawn by Windows alone.
 _DRAWINGS: Final = ("EPS", "WMF")

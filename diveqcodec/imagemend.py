@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-MAX_METADATA: Final = 16 << 20  # the container's limit: a test compares them
+from diveqcodec.limits import MAX_METADATA
 
 _END: Final = b"\xff\xd9"
 # What is read after the last byte of a scan, instead of nothing: any bits but those of the end.

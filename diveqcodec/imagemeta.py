@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
-from diveqcodec.imagemend import MAX_METADATA
+from diveqcodec.limits import MAX_METADATA
 
 Format = Literal["png", "jpeg", "webp", "tiff", "ppm"]
 

@@ -1,6 +1,7 @@
 """Pictures <-> bytes: every size and mode, tiles without seams, hidden colours, errors."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from diveqcodec.codec import Codec
 from diveqcodec.container import alpha, bitstream
 from diveqcodec.errors import ConfigError, DamagedError, ModelError
+from diveqcodec.exact import weights
 from diveqcodec.exact.prior import GRID_BITS
 from diveqcodec.exact.weights import CodingModel
 from diveqcodec.image import Picture
@@ -16,6 +18,7 @@ from diveqcodec.model.layers import fast_dtype
 from diveqcodec.quality import gain_index
 from diveqcodec.windows import Networks
 from tests.support.coders import decoded_tiles
+from tests.support.tiles import cut_into
 from tests.support.tiny import drawn, picture_of
 
 
@@ -26,7 +29,7 @@ def codec(tiny_model: CodingModel) -> Codec:
 
 @pytest.fixture(scope="module")
 def networks(codec: Codec) -> Networks:
-    return Networks(codec.model, codec.device, codec.networks)
+    return Networks(codec.model, codec.networks)
 
 
 def lossy(codec: Codec, picture: Picture, quality: float) -> bytes:
@@ -100,8 +103,7 @@ def test_tiles_leave_no_seams(
     codec: Codec, networks: Networks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pixels and latents of tiles are those of networks that see the whole picture."""
-    monkeypatch.setattr(bitstream, "TILE_SIZE", 128)
-    monkeypatch.setattr(bitstream, "TILE_MIN", 32)
+    cut_into(monkeypatch, 128)
     height, width = 331, 290
     picture = picture_of(drawn(height, width, seed=8))
     data = lossy(codec, picture, 60)
@@ -220,3 +222,11 @@ def test_fast_dtype_is_one_the_networks_run_in(tiny_model: CodingModel) -> None:
     dtype = fast_dtype(torch.device("cpu"))
     assert dtype in (torch.float32, torch.bfloat16)
     assert Codec(tiny_model).networks == dtype
+
+
+def test_networks_run_where_the_model_was_loaded_to(tiny_model_path: Path) -> None:
+    elsewhere = torch.device("meta")  # a device that every machine has besides its processor
+    codec = Codec(weights.load(tiny_model_path, elsewhere))
+    assert codec.device == elsewhere
+    assert Networks(codec.model, codec.networks).device == elsewhere
+    assert codec.model.fine.search.words.device.type == "cpu"  # next to the entropy coder

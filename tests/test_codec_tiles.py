@@ -13,6 +13,7 @@ from diveqcodec.errors import ConfigError, DamagedError, ModelError
 from diveqcodec.exact import weights
 from diveqcodec.image import Picture
 from tests.support.places import GOLDEN
+from tests.support.tiles import cut_into
 from tests.support.tiny import drawn, picture_of
 
 
@@ -25,8 +26,7 @@ def codec() -> Codec:
 @pytest.fixture(autouse=True)
 def _small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles of 128 pixels and more, so that a small picture has many."""
-    monkeypatch.setattr(bitstream, "TILE_SIZE", 128)
-    monkeypatch.setattr(bitstream, "TILE_MIN", 32)
+    cut_into(monkeypatch, 128)
 
 
 def page(height: int, width: int) -> NDArray[np.uint8]:
@@ -143,8 +143,7 @@ CROPS = [(0, 0, 1, 1), (383, 330, 1, 1), (120, 100, 20, 60), (5, 130, 379, 100)]
 def mixed(codec: Codec) -> tuple[bytes, Picture]:
     """A file of nine tiles, one of them lossless, and what it decodes to."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bitstream, "TILE_SIZE", 128)
-        patch.setattr(bitstream, "TILE_MIN", 32)
+        cut_into(patch, 128)
         alpha = (np.add.outer(np.arange(331), np.arange(384)) // 3).astype(np.uint8)
         data = codec.compress(Picture(collage(CORNER, (331, 384)), alpha), 40)
         return data, codec.decompress(data)

@@ -19,6 +19,7 @@ from diveqcodec.exact.tile import TileCoder
 from diveqcodec.exact.weights import CodingModel
 from tests.support.coders import decoded_tiles, positions, quality_bin, rewritten
 from tests.support.places import GOLDEN, ROOT
+from tests.support.tiles import cut_into
 from tests.support.tiny import drawn, picture_of
 
 EXPECTED: dict[str, Any] = json.loads((GOLDEN / "golden.json").read_text("utf-8"))
@@ -133,8 +134,7 @@ def test_layout_and_dtype_of_the_networks_change_pixels_by_little(
 def test_a_tile_decodes_alone_as_within_its_picture(
     codec: Codec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bitstream, "TILE_SIZE", 64)
-    monkeypatch.setattr(bitstream, "TILE_MIN", 16)
+    cut_into(monkeypatch, 64)
     data = codec.compress(picture_of(drawn(150, 140, 7)), 70, lossless="never")
     file = bitstream.read(data)
     grid = bitstream.tile_grid(140, 150)
@@ -170,7 +170,7 @@ def test_a_gpu_decodes_to_golden_indices(tiny_model_path: Path) -> None:
     from diveqcodec.exact import weights
 
     device = torch.device("cuda")
-    codec = Codec(weights.load(tiny_model_path, device), device)
+    codec = Codec(weights.load(tiny_model_path, device))
     for name, expected in EXPECTED.items():
         assert codec.decompress(golden(name)).pixels.size
         assert [f"{t.crc:08x}" for t in decoded_tiles(codec, golden(name))] == expected["indices"]

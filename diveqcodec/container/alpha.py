@@ -5,12 +5,11 @@ deflated. Colours that transparency hides are free: an encoder fills them in smo
 know the container around the bytes, nor how colours are coded. FORMAT.md, "ALPH", has the layout.
 """
 
-import zlib
-
 import numpy as np
 from numpy.typing import NDArray
 
-from diveqcodec.errors import DamagedError
+from diveqcodec.container.chunks import ALPHA, NAMES, deflate, inflate
+from diveqcodec.errors import DamagedError, FormatError
 
 Pixels = NDArray[np.uint8]
 
@@ -29,7 +28,7 @@ def pack_alpha(alpha: Pixels) -> bytes:
     if len(values) == 2:
         bits = np.packbits(alpha == values[1], axis=1)
         bits[1:] ^= bits[:-1].copy()
-        return bytes([_TWO_VALUES, *values]) + _deflate(bits.tobytes())
+        return bytes([_TWO_VALUES, *values]) + deflate(bits.tobytes())
     left = np.diff(alpha, axis=1, prepend=np.uint8(0))
     above = np.diff(alpha, axis=0, prepend=np.uint8(0))
     both = np.diff(left, axis=0, prepend=np.uint8(0))
@@ -38,7 +37,7 @@ def pack_alpha(alpha: Pixels) -> bytes:
     coded = []
     for filters in (np.zeros(len(alpha), np.uint8), effort.argmin(axis=0).astype(np.uint8)):
         rows = residuals[filters, np.arange(len(alpha))]
-        coded.append(_deflate(filters.tobytes() + rows.tobytes()))
+        coded.append(deflate(filters.tobytes() + rows.tobytes()))
     return bytes([_ROWS]) + min(coded, key=len)
 
 
@@ -122,18 +121,14 @@ def _double(grid: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
     return np.moveaxis(fine, 0, axis)
 
 
-def _deflate(data: bytes) -> bytes:
-    compressor = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9)
-    return compressor.compress(data) + compressor.flush()
-
-
 def _inflate(data: bytes, size: int) -> Pixels:
     """Exactly `size` bytes, or DamagedError."""
-    decompressor = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        inflated = decompressor.decompress(data, size + 1)
-    except zlib.error as error:
-        raise DamagedError("damaged: transparency cannot be inflated") from error
-    if len(inflated) != size or not decompressor.eof or decompressor.unused_data:
+        inflated = inflate(data, NAMES[ALPHA], size)
+    except DamagedError:
+        raise
+    except FormatError as error:
+        raise DamagedError(f"damaged: transparency does not inflate to {size} bytes") from error
+    if len(inflated) != size:
         raise DamagedError(f"damaged: transparency does not inflate to {size} bytes")
     return np.frombuffer(inflated, dtype=np.uint8)

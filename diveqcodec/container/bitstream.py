@@ -1,14 +1,12 @@
 """The `.dvq` container: a header and chunks <-> bytes. FORMAT.md describes it for other programs.
 
 It checks all that can be checked without decoding: magic, version, checksums, limits, and that
-each chunk is there exactly once and in order. It does not know models, symbols or pixels, nor the
-name of the file, which the caller puts in front of the message.
+each chunk is there exactly once and in order. What a file is made of stands next door, in `header`,
+`grid` and `chunks`. It does not know models, symbols or pixels, nor the name of the file, which the
+caller puts in front of the message.
 """
 
-import struct
-import zlib
 from dataclasses import dataclass
-from typing import Final
 
 from diveqcodec.container.chunks import (
     ALPHA,
@@ -26,66 +24,41 @@ from diveqcodec.container.chunks import (
     parse_varint,
     varint_bytes,
 )
+from diveqcodec.container.grid import Tile, grid_columns, grid_rows, tile_grid
+from diveqcodec.container.header import (
+    HEADER_BYTES,
+    MAGIC,
+    NO_MODEL,
+    VERSION,
+    Header,
+    header_bytes,
+    parse_header,
+    read_header,
+)
 from diveqcodec.errors import DamagedError, FormatError
+from diveqcodec.limits import MAX_METADATA
 
-# The first byte is not ASCII, so that no text file is taken for a picture.
-MAGIC: Final = b"\x8bDVQ"
-VERSION: Final = 1
-
-# Bytes of a file that are enough for `read_header`.
-HEADER_BYTES: Final = 64
-
-# Limits of the format, checked before anything is allocated.
-MAX_PIXELS: Final = 1 << 28
-MAX_SIDE: Final = 1 << 18
-MAX_METADATA: Final = 16 << 20
-
-# Tiles are 1024 pixels wide and high; a remainder narrower than 256 joins its neighbour.
-TILE_SIZE: Final = 1024
-TILE_MIN: Final = 256
-
-# The model id of a file that needs none: all of its tiles are lossless.
-NO_MODEL: Final = bytes(8)
-
-_GREY_FLAG: Final = 0x01
-_ALPHA_FLAG: Final = 0x02
-_NO_MODEL_FLAG: Final = 0x04
-
-# Magic, version, flags; then model id and gain index, unless the flags say that there are none;
-# width, height and the checksum follow.
-_FIXED: Final = struct.Struct("<4sBB")
-_MODEL: Final = struct.Struct("<8sH")
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What is known before any chunk is read.
-
-    Attributes:
-        width: Of the picture, in pixels.
-        height: Of the picture, in pixels.
-        model_id: The eight bytes that name the model; `NO_MODEL` if no tile needs one.
-        gain_index: Quality as the model's 16-bit index of log gain.
-        is_grey: One colour channel instead of three.
-        has_alpha: Each tile has an ALPH chunk, or its transparency in a PIXL chunk.
-    """
-
-    width: int
-    height: int
-    model_id: bytes
-    gain_index: int
-    is_grey: bool = False
-    has_alpha: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """Position of an independently coded rectangle in its picture, in pixels."""
-
-    x: int
-    y: int
-    width: int
-    height: int
+__all__ = [
+    "HEADER_BYTES",
+    "MAGIC",
+    "NO_MODEL",
+    "VERSION",
+    "Assembly",
+    "DvqFile",
+    "Header",
+    "PixelData",
+    "Tile",
+    "TileData",
+    "bounds",
+    "covered",
+    "grid_columns",
+    "needs_model",
+    "parse_header",
+    "read",
+    "read_header",
+    "tile_grid",
+    "write",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,24 +115,6 @@ class DvqFile:
     lossless: tuple[PixelData, ...] = ()
 
 
-def tile_grid(width: int, height: int) -> list[Tile]:
-    """The tiles of a picture in raster order.
-
-    Each side is cut every 1024 pixels; a last piece under 256 joins the one before it.
-    Example: `width=2100, height=1300` gives columns 1024, 1076 and rows 1024, 276: four tiles.
-    """
-    return [
-        Tile(x, y, tile_width, tile_height)
-        for y, tile_height in _cut(height)
-        for x, tile_width in _cut(width)
-    ]
-
-
-def grid_columns(width: int) -> int:
-    """How many tiles of `tile_grid` lie side by side."""
-    return len(_cut(width))
-
-
 def covered(part: PixelData, columns: int) -> list[int]:
     """Indices of the tiles of a lossless rectangle, in a grid of so many `columns`."""
     return [
@@ -187,11 +142,11 @@ def write(file: DvqFile) -> bytes:
         FormatError: The picture or its metadata pass a limit, or tiles and header do not fit.
     """
     header = file.header
-    _check_size(header)
+    start = header_bytes(header)
     assembly = Assembly(header)
     if len(file.tiles) != assembly.count:
         raise FormatError(f"{len(file.tiles)} tiles given for a picture of {assembly.count}")
-    parts = [_header_bytes(header)]
+    parts = [start]
     for kind, data in zip(METADATA, (file.icc, file.exif, file.xmp), strict=True):
         if data is None:
             continue
@@ -255,7 +210,7 @@ class Assembly:
     def __init__(self, header: Header) -> None:
         self.header = header
         self.columns = grid_columns(header.width)
-        self.count = self.columns * len(_cut(header.height))
+        self.count = self.columns * grid_rows(header.height)
         self.taken: set[int] = set()  # tiles that are there, in whatever form
         self._tiles: dict[int, TileData] = {}
         self._lossless: list[PixelData] = []
@@ -368,85 +323,3 @@ class Assembly:
         if index > expected:
             raise DamagedError(f"damaged: chunk {name} {expected} is missing or out of order")
         return body[position:]
-
-
-def read_header(data: bytes) -> Header:
-    """The header alone, from the first `HEADER_BYTES` bytes of a file or more.
-
-    Raises:
-        FormatError: Not a `.dvq` file, of another version, or past a limit.
-        DamagedError: The header is truncated or its checksum does not match.
-    """
-    return parse_header(data)[0]
-
-
-def _cut(size: int) -> list[tuple[int, int]]:
-    """(start, length) of the pieces of one side."""
-    count = max(1, (size + TILE_SIZE - TILE_MIN) // TILE_SIZE)
-    starts = [TILE_SIZE * i for i in range(count)]
-    return [(a, b - a) for a, b in zip(starts, [*starts[1:], size], strict=True)]
-
-
-def _check_size(header: Header) -> None:
-    """Raise FormatError if the picture has no pixels or too many."""
-    width, height = header.width, header.height
-    if width < 1 or height < 1:
-        raise FormatError(f"claims {width}x{height} pixels; a picture has at least one")
-    if width * height > MAX_PIXELS:
-        raise FormatError(
-            f"claims {width}x{height} pixels; the limit is {MAX_PIXELS // 1_000_000} million"
-        )
-    if max(width, height) > MAX_SIDE:
-        raise FormatError(f"claims {width}x{height} pixels; the limit of a side is {MAX_SIDE}")
-
-
-def _header_bytes(header: Header) -> bytes:
-    if len(header.model_id) != 8:
-        raise FormatError(f"a model id has 8 bytes, not {len(header.model_id)}")
-    if not 0 <= header.gain_index < 1 << 16:
-        raise FormatError(f"gain index {header.gain_index} is not in 0...65535")
-    flags = _GREY_FLAG * header.is_grey | _ALPHA_FLAG * header.has_alpha
-    if header.model_id == NO_MODEL:
-        if header.gain_index:
-            raise FormatError(f"gain index {header.gain_index} without a model")
-        fixed = _FIXED.pack(MAGIC, VERSION, flags | _NO_MODEL_FLAG)
-    else:
-        fixed = _FIXED.pack(MAGIC, VERSION, flags)
-        fixed += _MODEL.pack(header.model_id, header.gain_index)
-    data = fixed + varint_bytes(header.width) + varint_bytes(header.height)
-    return data + CRC.pack(zlib.crc32(data))
-
-
-def parse_header(data: bytes) -> tuple[Header, int]:
-    """The header and the position after it; see `read_header`."""
-    if not data.startswith(MAGIC):
-        raise FormatError("not a .dvq file" if data else "not a .dvq file: it is empty")
-    if len(data) > len(MAGIC) and data[len(MAGIC)] != VERSION:
-        raise FormatError(
-            f"written in bitstream version {data[len(MAGIC)]}; this program reads {VERSION}"
-        )
-    if len(data) < _FIXED.size:
-        raise DamagedError("damaged: truncated in the header")
-    _, _, flags = _FIXED.unpack_from(data)
-    model_id, gain_index, position = NO_MODEL, 0, _FIXED.size
-    if not flags & _NO_MODEL_FLAG:
-        if len(data) < _FIXED.size + _MODEL.size:
-            raise DamagedError("damaged: truncated in the header")
-        model_id, gain_index = _MODEL.unpack_from(data, position)
-        position += _MODEL.size
-    width, position = parse_varint(data, position, "the header")
-    height, position = parse_varint(data, position, "the header")
-    end = position + CRC.size
-    if end > len(data):
-        raise DamagedError("damaged: truncated in the header")
-    if zlib.crc32(data[:position]) != CRC.unpack_from(data, position)[0]:
-        raise DamagedError("damaged: the checksum of the header does not match")
-    if flags & ~(_GREY_FLAG | _ALPHA_FLAG | _NO_MODEL_FLAG):
-        raise FormatError(f"flags {flags:#04x} are unknown to this program; use a newer version")
-    header = Header(
-        width, height, model_id, gain_index, bool(flags & _GREY_FLAG), bool(flags & _ALPHA_FLAG)
-    )
-    if model_id == NO_MODEL and not flags & _NO_MODEL_FLAG:
-        raise DamagedError("damaged: the header names model 0, which there is none of")
-    _check_size(header)
-    return header, end

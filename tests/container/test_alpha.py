@@ -5,7 +5,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from diveqcodec.container.alpha import _deflate, fill_hidden, pack_alpha, unpack_alpha
+from diveqcodec.container.alpha import fill_hidden, pack_alpha, unpack_alpha
+from diveqcodec.container.chunks import deflate
 from diveqcodec.errors import DamagedError
 
 
@@ -35,12 +36,12 @@ def test_unpack_inverts_pack(size):
 def test_golden_bytes():
     assert pack_alpha(np.full((40, 30), 255, dtype=np.uint8)) == b"\x00\xff"
     mask = np.array([[0, 255, 255], [0, 255, 255]], dtype=np.uint8)
-    assert pack_alpha(mask) == b"\x01\x00\xff" + _deflate(b"\x60\x00")
+    assert pack_alpha(mask) == b"\x01\x00\xff" + deflate(b"\x60\x00")
     # Row 0 unfiltered or from the left costs the same: the first wins. Row 1 follows from above.
     slope = np.array([[0, 0, 1], [100, 100, 101], [100, 101, 103]], dtype=np.uint8)
     assert (
         unpack_alpha(
-            b"\x02" + _deflate(bytes([0, 3, 1, 0, 0, 1, 100, 0, 0, 100, 1, 2])), 3, 3
+            b"\x02" + deflate(bytes([0, 3, 1, 0, 0, 1, 100, 0, 0, 100, 1, 2])), 3, 3
         ).tolist()
         == slope.tolist()
     )
@@ -74,7 +75,7 @@ def test_garbage_gives_a_tile_or_damage():
 
 
 def test_inflation_is_capped():
-    bomb = b"\x02" + _deflate(bytes(10_000_000))
+    bomb = b"\x02" + deflate(bytes(10_000_000))
     tracemalloc.start()
     with pytest.raises(DamagedError, match="does not inflate to 7 bytes"):
         unpack_alpha(bomb, 1, 6)
@@ -86,8 +87,8 @@ def test_inflation_is_capped():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"\x02" + _deflate(b"\4" + bytes(6)), "unknown filter 4"),
-        (b"\x02" + _deflate(bytes(8)), "does not inflate to 7 bytes"),
+        (b"\x02" + deflate(b"\4" + bytes(6)), "unknown filter 4"),
+        (b"\x02" + deflate(bytes(8)), "does not inflate to 7 bytes"),
         (b"\x02\xff\xff", "cannot be inflated"),
         (b"\x09\x00", "unknown kind"),
     ],

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from diveqcodec.container import bitstream, chunks
+from diveqcodec.container import bitstream, chunks, header
 from diveqcodec.container.bitstream import (
     DvqFile,
     Header,
@@ -21,6 +21,7 @@ from diveqcodec.container.bitstream import (
     write,
 )
 from diveqcodec.errors import DamagedError, FormatError
+from diveqcodec.limits import MAX_METADATA
 
 HEADER = Header(width=512, height=333, model_id=b"modelid8", gain_index=0xABCD)
 SMALL = DvqFile(HEADER, (TileData(0x12345678, b"payload"),))
@@ -41,7 +42,7 @@ def chunk(kind, body):
 def header_and_chunks(file):
     """A written file, cut at its chunks."""
     data = write(file)
-    position = len(bitstream._header_bytes(file.header))
+    position = len(header.header_bytes(file.header))
     parts = [data[:position]]
     while position < len(data):
         end = chunks.parse_chunk(data, position)[2]
@@ -86,7 +87,7 @@ def test_every_truncation_is_an_error(file):
     for length in range(len(data)):
         with pytest.raises(FormatError):
             read(data[:length])
-    for length in range(len(bitstream._header_bytes(file.header))):
+    for length in range(len(header.header_bytes(file.header))):
         with pytest.raises(FormatError):
             read_header(data[:length])
 
@@ -217,7 +218,7 @@ def test_overlong_numbers(overlong):
 
 def test_inflation_is_capped():
     head, tile = header_and_chunks(SMALL)
-    limit = bitstream.MAX_METADATA
+    limit = MAX_METADATA
     assert len(read(write(replace(SMALL, icc=bytes(limit)))).icc or b"") == limit
     for size in (limit + 1, 6 * limit):
         bomb = head + chunk(0x81, chunks.deflate(bytes(size))) + tile

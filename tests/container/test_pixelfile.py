@@ -9,6 +9,7 @@ import pytest
 from diveqcodec.container import bitstream, pixelfile
 from diveqcodec.errors import ConfigError, DamagedError
 from diveqcodec.image import Picture
+from tests.support.tiles import cut_into
 from tests.support.tiny import drawn, few_values
 
 
@@ -23,8 +24,7 @@ def exact(picture: Picture, effort: int = 1) -> bytes:
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles of 64 pixels and more, so that a small picture has many."""
-    monkeypatch.setattr(bitstream, "TILE_SIZE", 64)
-    monkeypatch.setattr(bitstream, "TILE_MIN", 16)
+    cut_into(monkeypatch, 64)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3), (5, 1), (17, 16), (61, 67)])
