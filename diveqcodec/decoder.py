@@ -20,9 +20,9 @@ from diveqcodec.container.entropy import Decoder
 from diveqcodec.container.pixelfile import check_front, layout_of, paint_lossless, picture_of
 from diveqcodec.container.salvage import Salvage, describe
 from diveqcodec.errors import DamagedError
-from diveqcodec.exact.prior import GRID_BITS
 from diveqcodec.exact.tile import TileCoder, check_crc
 from diveqcodec.image import Picture
+from diveqcodec.model.candidates import GRID_BITS
 from diveqcodec.model.dvq import STRIDE
 from diveqcodec.parallel import ordered_map
 from diveqcodec.windows import Networks, Window, quality_bin_of

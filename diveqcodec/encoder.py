@@ -20,9 +20,9 @@ from diveqcodec.container.bitstream import NO_MODEL, Tile, TileData
 from diveqcodec.container.entropy import Encoder
 from diveqcodec.container.pixelfile import Layout, area_of
 from diveqcodec.container.regions import close
-from diveqcodec.exact.prior import GRID_BITS
 from diveqcodec.exact.tile import Tally, TileCoder
 from diveqcodec.image import Picture
+from diveqcodec.model.candidates import GRID_BITS
 from diveqcodec.model.dvq import STRIDE
 from diveqcodec.parallel import ordered_map
 from diveqcodec.quality import lambda_of

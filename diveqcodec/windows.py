@@ -18,7 +18,7 @@ from torch import Tensor
 
 from diveqcodec.container import alpha
 from diveqcodec.container.bitstream import Tile
-from diveqcodec.exact.tile import Source
+from diveqcodec.exact.tile import TileSource
 from diveqcodec.exact.weights import CodingModel
 from diveqcodec.image import Picture
 from diveqcodec.model.dvq import STRIDE, pad_to
@@ -74,7 +74,7 @@ class Networks:
         )
         return Window(top, left, bottom - top, right - left, outer)
 
-    def source(self, picture: Picture, window: Window, gain: int, rate: float) -> Source:
+    def source(self, picture: Picture, window: Window, gain: int, rate: float) -> TileSource:
         """Run the analysis for a tile."""
         x = torch.from_numpy(seen_pixels(picture, window)).to(self.device)
         x = x.permute(2, 0, 1)[None].float() / 255
@@ -85,7 +85,7 @@ class Networks:
             y = transforms.encode_latent(x, log_gain)
             rows, columns = window.inner
             y = y[:, :, rows, columns]
-        return Source(_as_rows(y), rate)
+        return TileSource(_as_rows(y), rate)
 
     def pixels(
         self, latent: Tensor, window: Window, gain: int, *, is_grey: bool

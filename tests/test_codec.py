@@ -11,9 +11,9 @@ from diveqcodec.codec import Codec
 from diveqcodec.container import alpha, bitstream
 from diveqcodec.errors import ConfigError, DamagedError, ModelError
 from diveqcodec.exact import weights
-from diveqcodec.exact.prior import GRID_BITS
 from diveqcodec.exact.weights import CodingModel
 from diveqcodec.image import Picture
+from diveqcodec.model.candidates import GRID_BITS
 from diveqcodec.model.layers import fast_dtype
 from diveqcodec.quality import gain_index
 from diveqcodec.windows import Networks

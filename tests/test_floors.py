@@ -1,6 +1,7 @@
 """The house has floors: a module imports only from lower ones, and cheap rooms stay cheap."""
 
 import ast
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -272,3 +273,10 @@ def test_the_walk_follows_imports(sinful: dict[str, list[Import]]) -> None:
     assert "torch" in at_once
     assert "compressai" not in at_once
     assert "torch" not in reach(sinful, "diveqcodec.bitstream", only_at_once=False)
+
+
+def test_modules_stay_short() -> None:
+    """A module is read in one go: 400 lines at most, and half of them below 150."""
+    lines = {path: path.read_text("utf-8").count("\n") for path in PACKAGE.rglob("*.py")}
+    assert not {path.name: count for path, count in lines.items() if count > 400}
+    assert statistics.median(lines.values()) <= 150

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from diveqcodec.container.entropy import normalise
-from diveqcodec.exact.prior import ACTIVATION_BITS, GRID_BITS, UNIT_BITS
+from diveqcodec.exact.prior import ACTIVATION_BITS, UNIT_BITS
+from diveqcodec.model.candidates import GRID, integer_basis
 from diveqcodec.model.codebook import Codebook
 from diveqcodec.model.dvq import DvqModel
 from diveqcodec.model.prior import SliceNet
 from diveqcodec.model.priorlayers import PriorLayer, layers_of
-from diveqcodec.model.search import GRID, integer_basis
 
 _WEIGHT_LIMIT = 32767.0
 _MOST_BITS = 24  # of the fraction of a weight
@@ -99,6 +99,3 @@ def _fraction_bits(weight: Tensor) -> Tensor:
 def _on_grid(weight: Tensor, bits: Tensor) -> Tensor:
     grid = torch.ldexp(weight, bits[:, None]).round()
     return grid.clamp(-_WEIGHT_LIMIT, _WEIGHT_LIMIT)
-
-
-assert 1 << GRID_BITS == GRID

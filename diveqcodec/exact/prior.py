@@ -22,14 +22,13 @@ import torch
 from torch import Tensor
 
 from diveqcodec.errors import ModelError
+from diveqcodec.model.candidates import GRID, GRID_BITS
 from diveqcodec.model.config import ModelConfig
 from diveqcodec.model.passes import passes_of
 from diveqcodec.model.priorlayers import ACTIVATION_BOUND, INPUT_BOUND, PriorLayer, layers_of
-from diveqcodec.model.search import GRID
 
 ACTIVATION_BITS = 12  # activations are multiples of 2^-12
 UNIT_BITS = 16  # tables of units are multiples of 2^-16
-GRID_BITS = 8
 LATENT_BOUND = float(1 << 24)  # of a latent, in units of 2^-8 cells
 # Hence a log magnitude of four of them is at most 18.01: below the bound of inputs.
 
@@ -38,8 +37,6 @@ _ACTIVATION_LIMIT = ACTIVATION_BOUND * _ONE
 _INPUT_LIMIT = INPUT_BOUND * _ONE
 _EXACT = float(1 << 53)
 _CPU = torch.device("cpu")
-
-assert 1 << GRID_BITS == GRID
 
 
 @dataclass(frozen=True, slots=True)

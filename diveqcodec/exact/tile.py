@@ -19,28 +19,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diveqcodec.container.entropy import Coder, Tables, ideal_bits
+from diveqcodec.container.entropy import TOTAL, Coder, Tables, ideal_bits
 from diveqcodec.errors import DamagedError
 from diveqcodec.exact.prior import GroupRows
 from diveqcodec.exact.weights import CodingLayer, CodingModel
+from diveqcodec.model.candidates import ESCAPE_LENGTHS, GRID
 from diveqcodec.model.recorder import is_worth_coding
-from diveqcodec.model.search import (
-    ESCAPE_LENGTHS,
-    GRID,
-    LEAST_RATE,
-    Choice,
-    choose,
-    choose_pair,
-)
+from diveqcodec.model.search import LEAST_RATE, Choice, choose, choose_pair
 from diveqcodec.quality import RATE
 
-# Frequencies of the flag of a pass: 1 in 64 passes is expected to code its skipped groups.
-_FLAG = Tables(np.array([[63 << 18, 1 << 18]], dtype=np.uint32))
-_FLAG_BITS = 20.0  # bits a symbol of class 1 may cost when the flag is decided
+# The flag of a pass: 1 in 64 passes is expected to code its skipped groups.
+_RARITY = 6  # bits of a flag that is set
+_RARE = TOTAL >> _RARITY
+_FLAG = Tables(np.array([[TOTAL - _RARE, _RARE]], dtype=np.uint32))
+_DEAR = 10.0  # bits a channel that a symbol of class 1, which is seldom more than null, may cost
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class TileSource:
     """What an encoder has: the latent in cells `[h, w, C]`, float32.
 
     `rate` multiplies the bits in the assignment; 0 assigns nearest codewords.
@@ -70,7 +66,7 @@ class TileCoder:
         coder: Coder,
         quality_bin: int,
         size: tuple[int, int],
-        source: Source | None = None,
+        source: TileSource | None = None,
         tally: Tally | None = None,
     ) -> None:
         self.model, self.coder, self.quality_bin = model, coder, quality_bin
@@ -139,10 +135,13 @@ class TileCoder:
         wish = None
         if residual is not None:
             lost = residual[skipped].square().sum(1)
-            shapes = self.model.config.shapes
+            shapes, d = self.model.config.shapes, self.model.config.group
+            # In squared cells: a coded group keeps 1 / 12 a channel, and pays for its symbol; all
+            # others pay for a null codeword of class 1 where they were free, and the flag is dear.
             null = float(self.model.fine.bits[shapes : 2 * shapes, 0].mean())
-            saved = (lost - (1 / 6 + RATE * _FLAG_BITS)).clamp(min=0).sum()
-            wish = np.array([float(saved) > RATE * null * len(lost) + RATE * 6], dtype=np.int32)
+            saved = (lost - (d / 12 + RATE * (_DEAR * d))).clamp(min=0).sum()
+            spent = RATE * null * len(lost) + RATE * _RARITY
+            wish = np.array([float(saved) > spent], dtype=np.int32)
         return bool(self.coder.code(_FLAG, np.zeros(1, dtype=np.int64), wish)[0])
 
     def _layer(

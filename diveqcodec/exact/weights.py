@@ -37,9 +37,10 @@ from diveqcodec.exact.tensorfile import (
     read_tensors,
     write,
 )
+from diveqcodec.model.candidates import GRID, Search
 from diveqcodec.model.config import ModelConfig
 from diveqcodec.model.dvq import DvqModel, Transforms
-from diveqcodec.model.search import GRID, Search, skipping
+from diveqcodec.model.search import skipping
 
 __all__ = [
     "CodingLayer",

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from diveqcodec.errors import ConfigError
+from diveqcodec.model.candidates import Search
 from diveqcodec.model.config import SIGMA_MIN, SIGMA_RANGE, Kind
 from diveqcodec.model.lattice import lattice_points
-from diveqcodec.model.search import Search
 from diveqcodec.quantize.sf_diveq import expand
 
 _FLOOR = 2.0**-22  # training never lets a symbol become dearer than this probability
@@ -108,7 +108,7 @@ def initial_logits(codewords: Tensor, sizes: int, shapes: int) -> Tensor:
     sample = torch.randn(8192, dim, generator=generator)
     logits = torch.empty(sizes, shapes, count + 1)
     half = torch.arange(dim) < dim // 2
-    span = codewords.norm(dim=1).max() + 0.6
+    span = codewords.norm(dim=1).max() + 0.6  # and the radius of a cell
     for t, sigma in enumerate(class_sigmas(sizes).tolist()):
         for a in range(shapes):
             octaves = (a - (shapes - 1) / 2) / 2

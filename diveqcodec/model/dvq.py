@@ -76,8 +76,9 @@ class Transforms(nn.Module):
         unit = (self.sigma * torch.exp(-log_gain)[:, None]).sqrt()[:, :, None, None]
         scale = self.config.scale
         u = scale.position(log_gain)
-        # Errors of pixels fall about as fast as this with the gain, by 17 dB from the lowest
-        # lambda of .0006 to .25, so what the networks add does too.
+        # Errors of pixels fall about as the gain to the power of 2/3, so what the networks add does
+        # too: from -q 5 to 95 the gain rises by 30.9 dB, this falls by 20.6 dB, and the PSNR on
+        # Kodak rises by 19.8 dB.
         size = torch.exp((scale.low - log_gain) * (2 / 3))
         result: Tensor = (self.synthesis(natural, natural / unit, u, size) + 1) / 2
         return result

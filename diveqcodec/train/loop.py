@@ -252,7 +252,7 @@ class Trainer:
         if "used" in extra:
             self.used.copy_(extra["used"])
         for name, layer in self._layers().items():
-            words = extra.get(f"lists.{name}")  # runs of the first version have none
+            words = extra.get(f"lists.{name}")  # what neighbour lists were made of
             layer.refresh(None if words is None else words.to(self.device))
 
     def info(self) -> dict[str, Any]:

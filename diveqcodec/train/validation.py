@@ -24,7 +24,7 @@ VALIDATION_LAMBDAS = (0.0016, 0.0067, 0.05)
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class Scores:
     """`line` for the log; `loss` over all trade-offs; `rows` of crops, original first, uint8."""
 
     line: dict[str, Any]
@@ -53,7 +53,7 @@ class Validation:
             self.crops.append(picture[:, top : top + crop, left : left + crop])
 
     @torch.no_grad()
-    def measure(self, model: DvqModel) -> Measured:
+    def measure(self, model: DvqModel) -> Scores:
         """Code every crop at every trade-off, by look-up in the codebooks only."""
         line: dict[str, Any] = {}
         losses = []
@@ -74,7 +74,7 @@ class Validation:
         finally:
             model.train()
         loss = sum(losses) / len(losses)
-        return Measured({"loss": round(loss, 5)} | line, loss, rows)
+        return Scores({"loss": round(loss, 5)} | line, loss, rows)
 
     def _code(self, model: DvqModel, crop: Tensor, lam: float) -> tuple[Tensor, Tensor]:
         """The decoded crop in [0, 1], and (bpp, distortion, PSNR, MS-SSIM) of it."""

@@ -11,9 +11,9 @@ from diveqcodec.exact import tile as tilecoder
 from diveqcodec.exact import weights
 from diveqcodec.exact.integers import integers
 from diveqcodec.exact.tile import Tally
+from diveqcodec.model.candidates import GRID
 from diveqcodec.model.dvq import DvqModel
 from diveqcodec.model.priorlayers import layers_of
-from diveqcodec.model.search import GRID
 from diveqcodec.quality import gain_index, lambda_of
 from diveqcodec.train import exporting
 from diveqcodec.train.exporting import Check, Report
@@ -71,7 +71,7 @@ def test_the_fixed_prior_costs_what_the_float_one_does(
 
     But for the flags of passes, which the float model does not have.
     """
-    monkeypatch.setattr(tilecoder, "_FLAG_BITS", 1e9)
+    monkeypatch.setattr(tilecoder, "_DEAR", 1e9)
     path = tmp_path / "model.safetensors"
     weights.save(model, path, {})
     kept, _ = weights.load_for_training(path)  # networks as stored: half precision

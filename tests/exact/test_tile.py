@@ -8,9 +8,9 @@ import torch
 
 from diveqcodec.container.entropy import Decoder, Encoder, ideal_bits
 from diveqcodec.errors import DamagedError
-from diveqcodec.exact.prior import GRID_BITS
-from diveqcodec.exact.tile import Source, Tally, TileCoder, check_crc
+from diveqcodec.exact.tile import Tally, TileCoder, TileSource, check_crc
 from diveqcodec.exact.weights import CodingModel
+from diveqcodec.model.candidates import GRID_BITS
 from diveqcodec.model.passes import passes_of
 from diveqcodec.model.recorder import is_worth_coding
 from diveqcodec.quality import RATE
@@ -19,9 +19,9 @@ from tests.support.coders import Recorder
 SIZES = [(1, 1), (1, 7), (9, 1), (2, 3), (4, 4), (5, 8), (13, 11)]
 
 
-def source(model: CodingModel, size, scale: float, rate: float = RATE, seed: int = 0) -> Source:
+def source(model: CodingModel, size, scale: float, rate: float = RATE, seed: int = 0) -> TileSource:
     random = torch.Generator().manual_seed(seed)
-    return Source(torch.randn(*size, model.config.channels, generator=random) * scale, rate)
+    return TileSource(torch.randn(*size, model.config.channels, generator=random) * scale, rate)
 
 
 def passes(model: CodingModel, s: int, size) -> int:
@@ -31,7 +31,7 @@ def passes(model: CodingModel, s: int, size) -> int:
     return sum(len(one.places) > 0 for one in geometry)
 
 
-def both(model: CodingModel, size, given: Source, quality_bin: int = 3):
+def both(model: CodingModel, size, given: TileSource, quality_bin: int = 3):
     """Encode and decode: the calls, the decoded latent in cells, the payload."""
     encoder = Encoder()
     calls = Recorder(encoder)

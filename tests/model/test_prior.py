@@ -10,13 +10,13 @@ from torch import Tensor
 from diveqcodec.exact.prior import ACTIVATION_BITS, LATENT_BOUND
 from diveqcodec.exact.prior import _log_magnitude as exact_log_magnitude
 from diveqcodec.model import prior
+from diveqcodec.model.candidates import GRID
 from diveqcodec.model.config import ModelConfig
 from diveqcodec.model.dvq import DvqModel
 from diveqcodec.model.passes import order_of_batch
 from diveqcodec.model.prior import as_grid, as_rows, log_magnitude
 from diveqcodec.model.priorlayers import layers_of
 from diveqcodec.model.quantizer import Classes
-from diveqcodec.model.search import GRID
 from tests.model.test_passes import order as order_of_passes
 from tests.support.tiny import IN_FOURS, TINY
 

@@ -8,15 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from diveqcodec.model.candidates import ESCAPE_LENGTHS, GRID, integer_basis
 from diveqcodec.model.codebook import Codebook, class_sigmas
-from diveqcodec.model.search import (
-    ESCAPE_LENGTHS,
-    GRID,
-    Moments,
-    choose,
-    choose_pair,
-    integer_basis,
-)
+from diveqcodec.model.search import Moments, choose, choose_pair
 from diveqcodec.quality import RATE
 
 SIZES, SHAPES = 8, 3

@@ -9,8 +9,8 @@ from diveqcodec.codec import Codec
 from diveqcodec.container import bitstream
 from diveqcodec.container.entropy import Coder, Decoder, Encoder, IntArray, Symbols, Tables
 from diveqcodec.exact.tile import TileCoder
+from diveqcodec.model.candidates import ESCAPE_LENGTHS
 from diveqcodec.model.dvq import STRIDE
-from diveqcodec.model.search import ESCAPE_LENGTHS
 
 
 @dataclass
