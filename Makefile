@@ -67,7 +67,7 @@ install: $(VENV)/.installed-dev
 # torch goes first, at the pinned version: pip then has no reason to look for a larger build of it.
 $(VENV)/.installed-core: pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'Installing diveq and what it needs into $(VENV) (some minutes, only once)'
-	$(PIP) torch torchvision
+	$(PIP) torch
 	$(PIP) -e .
 	@touch $@
 

@@ -4,11 +4,13 @@ import ast
 import statistics
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from tests.support.places import PACKAGE, ROOT
 
@@ -273,6 +275,19 @@ def test_the_walk_follows_imports(sinful: dict[str, list[Import]]) -> None:
     assert "torch" in at_once
     assert "compressai" not in at_once
     assert "torch" not in reach(sinful, "diveqcodec.bitstream", only_at_once=False)
+
+
+def test_every_dependency_is_imported_and_every_import_installed() -> None:
+    """What nothing here imports is not asked for; torchvision, say, serves compressai alone."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    core = {Requirement(text).name for text in project["dependencies"]}
+    found = {
+        item.target for items in IMPORTS.values() for item in items if not is_ours(item.target)
+    }
+    found = {{"PIL": "pillow"}.get(name, name) for name in found - set(sys.stdlib_module_names)}
+    assert not core - found, "nothing imports these"
+    extra = {Requirement(text).name for text in project["optional-dependencies"]["eval"]}
+    assert not found - core - extra, "these are not installed with the package"
 
 
 def test_modules_stay_short() -> None:
