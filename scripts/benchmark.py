@@ -1,12 +1,14 @@
 """How long and how much memory compressing takes, as ratios that survive a change of machine.
 
-    python -m scripts.benchmark PICTURE [-m MODEL] [-q QUALITY] [--threads N]
+    python -m scripts.benchmark PICTURE [-m MODEL] [-q QUALITY] [--threads N] [--loaded N]
 
 Warm: the picture is compressed and decompressed with the model loaded, and the shares of the float
 networks, the exact prior, the search, the entropy coder and the choice of lossless tiles are
 measured. Cold: a whole `python -m diveqcodec compress` against `import torch` alone. Large: the
 picture tiled to 6, 12 and 24 megapixels, each in a process of its own: time, seconds of all cores
-together, and memory, against the 6 megapixel one.
+together, and memory, against the 6 megapixel one. `--loaded N`, instead of all these: compressing
+on a machine where N programs keep the cores busy, beside the same without them; with threads that
+wait for each other as those of `diveq` do, with threads that spin, and with one.
 
 It prints and measures; it knows nothing that the package does not.
 """
@@ -14,23 +16,28 @@ It prints and measures; it knows nothing that the package does not.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 import multiprocessing
+import os
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from diveqcodec import zoo  # before torch: it says how threads are to wait
+
+# isort: split
 import torch
 
-from diveqcodec import zoo
 from diveqcodec.codec import Codec
 from diveqcodec.container import entropy, lossless, pixelfile
 from diveqcodec.errors import DiveqError
@@ -51,6 +58,7 @@ def main() -> None:
     parser.add_argument("-m", "--model", type=Path, help="weights; default: those of `diveq`")
     parser.add_argument("-q", "--quality", type=float, default=50.0)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--loaded", type=int, metavar="N", help="busy programs beside it")
     parser.add_argument("--megapixels", type=int, nargs="*", default=MEGAPIXELS)
     options = parser.parse_args()
     if options.threads:
@@ -61,6 +69,9 @@ def main() -> None:
         parser.exit(1, f"Error: {error}\n")
     height, width = picture.pixels.shape[:2]
     print(f"{options.picture.name}, {width}x{height}, {torch.get_num_threads()} threads")
+    if options.loaded:
+        print_loaded(options, model)
+        return
     print_warm(Codec(weights.load(model), workers=1), picture, options.quality)
     print_cold(options.picture, model)
     print_large(options, model)
@@ -186,6 +197,52 @@ def print_large(options: argparse.Namespace, model: Path) -> None:
             f"{megapixels:4}{encode:9.2f}{decode:9.2f}{cores:9.2f}{now[0] / first[0]:7.2f}"
             f"{memory / 1e6:7.0f}{memory / pixels:13.1f}{now[1] / first[1]:7.2f}{peak / 1e6:11.0f}"
         )
+
+
+WAITING = {  # what a row is called -> how OpenMP's threads wait, and how many there are
+    "as diveq does": ("PASSIVE", None),
+    "spinning": ("ACTIVE", None),
+    "one thread": ("PASSIVE", 1),
+}
+
+
+def print_loaded(options: argparse.Namespace, model: Path) -> None:
+    """Seconds of compressing with idle cores, and with busy programs beside it."""
+    print(f"\nloaded: {options.loaded} busy programs; compress, warm, median of {REPEATS}, seconds")
+    print(f"{'threads wait':16}{'threads':>8}{'idle':>9}{'loaded':>9}{'ratio':>7}")
+    context = multiprocessing.get_context("spawn")
+    for name, (policy, threads) in WAITING.items():
+        os.environ["OMP_WAIT_POLICY"] = policy  # read by the fresh process when it loads torch
+        arguments = (options.picture, model, options.quality, threads or options.threads)
+        with context.Pool(1) as pool:
+            idle, count = pool.apply(warm, arguments)
+            with busy(options.loaded):
+                loaded, _ = pool.apply(warm, arguments)
+        print(f"{name:16}{count:8}{idle:9.3f}{loaded:9.3f}{loaded / idle:7.1f}")
+
+
+@contextlib.contextmanager
+def busy(count: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Programs that do nothing but compute, for as long as the block runs."""
+    running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield running
+    finally:
+        for one in running:
+            one.kill()
+            one.wait()
+
+
+def warm(path: Path, model: Path, quality: float, threads: int | None) -> tuple[float, int]:
+    """Seconds of compressing with the model loaded, and the number of threads."""
+    if threads:
+        torch.set_num_threads(threads)
+    codec, picture = Codec(weights.load(model)), load(path)
+    codec.compress(picture, quality)
+    seconds = statistics.median(
+        timed(lambda: codec.compress(picture, quality)) for _ in range(REPEATS)
+    )
+    return seconds, torch.get_num_threads()
 
 
 def large(path: Path, model: Path, quality: float, megapixels: int, threads: int | None) -> str:
