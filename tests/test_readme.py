@@ -1,11 +1,16 @@
 """The README's commands do what it says: its `sh` blocks are run, on drawn pictures, in order.
 
-A block is left alone if the line above it is `<!-- long-running -->` or `<!-- not tested -->`, or
-if it trains or holds other commands than `diveq`; but the options of every `diveq` line must exist.
+Training is cut short: two steps of the tiny model. A block is left alone if the line above it is
+`<!-- long-running -->` or `<!-- not tested -->`, or if it holds other commands than `diveq`; but the
+options of every `diveq` line must exist, also of one that `torchrun` starts, and so must every goal
+of `make`.
 """
 
+import functools
 import re
 import shlex
+import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +19,13 @@ import click
 import pytest
 
 from diveqcodec.cli import main
+from diveqcodec.train import loop
+from diveqcodec.train.basis import cosine_basis
+from diveqcodec.train.config import to_toml
 from tests.support.commands import diveq, draw, install_tiny
 from tests.support.places import ROOT
+from tests.support.tiny import tiny_config
+from tests.support.training import draw_pictures
 
 README = ROOT / "README.md"
 SKIPPED = ("<!-- long-running -->", "<!-- not tested -->")
@@ -31,7 +41,14 @@ class Block:
 
     @property
     def commands(self) -> list[tuple[str, ...]]:
-        return [stage for pipeline in self.pipelines for stage in pipeline if stage[0] == "diveq"]
+        stages = [stage for pipeline in self.pipelines for stage in pipeline]
+        modules = [stage[stage.index("diveqcodec") :] for stage in stages if "diveqcodec" in stage]
+        return [stage for stage in [*stages, *modules] if stage[0] in ("diveq", "diveqcodec")]
+
+    @property
+    def goals(self) -> list[str]:
+        """What `make` is asked for."""
+        return [stage[1] for pipeline in self.pipelines for stage in pipeline if stage[0] == "make"]
 
 
 def parse(text: str) -> Iterator[Block]:
@@ -44,9 +61,9 @@ def parse(text: str) -> Iterator[Block]:
             if words:
                 pipelines.append(tuple(split(words)))
         stages = [stage for pipeline in pipelines for stage in pipeline]
-        is_quick = all(stage[0] == "diveq" and stage[1] != "train" for stage in stages)
+        is_ours = all(stage[0] == "diveq" for stage in stages)
         is_marked = before.rstrip("\n").endswith(SKIPPED)
-        yield Block(before.count("\n") + 1, tuple(pipelines), is_quick and not is_marked)
+        yield Block(before.count("\n") + 1, tuple(pipelines), is_ours and not is_marked)
 
 
 def split(words: list[str]) -> Iterator[tuple[str, ...]]:
@@ -61,11 +78,32 @@ def split(words: list[str]) -> Iterator[tuple[str, ...]]:
 
 BLOCKS = list(parse(README.read_text("utf-8")))
 COMMANDS = [command for block in BLOCKS for command in block.commands]
+GOALS = [goal for block in BLOCKS for goal in block.goals]
 
 
 def test_there_is_something_to_test() -> None:
     run = {command[1] for block in BLOCKS if block.is_run for command in block.commands}
-    assert {"compress", "decompress", "info"} <= run
+    assert set(main.commands) >= run >= {"compress", "decompress", "info", "train", "export"}
+    assert {"demo", "test"} <= set(GOALS)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+@pytest.mark.parametrize("goal", GOALS)
+def test_every_goal_of_make_exists(goal: str) -> None:
+    done = subprocess.run(["make", "-n", goal], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "diveq compress" in done.stdout or "pytest" in done.stdout
+
+
+def cut_short(words: tuple[str, ...]) -> list[str]:
+    """The same command; a new run makes two steps of the tiny model."""
+    if words[1] != "train" or "--resume" in words:
+        return list(words[1:])
+    kept = list(words[1:])
+    for option in {"--hours", "--steps"} & set(kept):
+        place = kept.index(option)
+        del kept[place : place + 2]
+    return [*kept, "-c", "../tiny.toml", "--device", "cpu"]
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
@@ -77,21 +115,29 @@ def test_every_option_exists(words: tuple[str, ...]) -> None:
 
 def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install_tiny(monkeypatch, tmp_path)
+    monkeypatch.setattr(loop, "cosine_basis", functools.partial(cosine_basis, blocks=1000))
+    (tmp_path / "tiny.toml").write_text(to_toml(tiny_config(steps=2)))
     work = tmp_path / "work"
+    draw_pictures(work / "photos")
     for name in ("photo.png", "cat.png", "holiday/beach.jpg", "holiday/day2/hill.png"):
         draw(work / name)
     draw(work / "pictures" / "one.png", size=(64, 64))
     monkeypatch.chdir(work)
-    assert diveq("compress", "cat.png").exit_code == 0  # files that the README takes for granted
     for block in BLOCKS:
+        Path("cat.dvq").unlink(missing_ok=True)
+        if any(
+            "cat.dvq" in words for words in block.commands
+        ):  # which the README takes for granted
+            assert diveq("compress", "cat.png").exit_code == 0
         for pipeline in block.pipelines if block.is_run else ():
             data: bytes | None = None
             for stage in pipeline:
-                result = diveq(*stage[1:], stdin=data)
+                result = diveq(*cut_short(stage), stdin=data)
                 said = f"README.md:{block.line}: {' '.join(stage)}\n{result.stderr}"
                 assert result.exit_code == 0, said
                 data = result.stdout_bytes
     assert (work / "photo.dvq").exists()
+    assert (work / "mine.safetensors").exists()
 
 
 def test_marks_comments_pipes_and_foreign_commands_are_understood() -> None:
@@ -107,8 +153,15 @@ def test_marks_comments_pipes_and_foreign_commands_are_understood() -> None:
     )
     assert (first.line, first.is_run, second.is_run, third.is_run) == (3, True, False, False)
     assert second.commands == [("diveq", "eval", "x")]
-    (training,) = parse("```sh\ndiveq train x\n```\n")
-    assert not training.is_run
+    assert third.goals == ["demo"]
+    (training,) = parse("```sh\ntorchrun --x 2 -m diveqcodec train x -o y\n```\n")
+    assert (training.is_run, training.commands) == (
+        False,
+        [("diveqcodec", "train", "x", "-o", "y")],
+    )
+    assert cut_short(("diveq", "train", "x", "--hours", "2", "-o", "y"))[:4] == [
+        *("train", "x", "-o", "y")
+    ]
 
 
 PYTHON = re.findall(r"^```python\n(.*?)^```$", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
