@@ -1,9 +1,9 @@
 """The README's commands do what it says: its `sh` blocks are run, on drawn pictures, in order.
 
 Training is cut short: two steps of the tiny model. A block is left alone if the line above it is
-`<!-- long-running -->` or `<!-- not tested -->`, or if it holds other commands than `diveq`; but the
-options of every `diveq` line must exist, also of one that `torchrun` starts, and so must every goal
-of `make`.
+`<!-- long-running -->` or `<!-- not tested -->`, or if it holds other commands than `diveq`; but
+the options of every `diveq` line must exist, also of one that `torchrun` starts, and so must every
+goal of `make`.
 """
 
 import functools
