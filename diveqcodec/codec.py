@@ -166,11 +166,6 @@ class Codec:
         parts["container"] = 8 * len(data) - sum(parts.values())
         return parts
 
-    def synchronise(self) -> None:
-        """Wait until the device has done all it was asked to, for timing."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
     def _compress(self, picture: Picture, job: Job) -> bytes:
         networks = Networks(self.model, self.networks)
         return PictureEncoder(networks, picture, job).run()

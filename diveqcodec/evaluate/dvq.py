@@ -56,7 +56,7 @@ class DvqCodecByPart(DvqCodec):
     """The same with bits by part, for which every file is decoded once more."""
 
     def parts(self, data: bytes) -> dict[str, int]:
-        """Bits of the hyper latent, of every slice, and of the rest."""
+        """Bits of every slice, of lossless tiles, and of the rest."""
         return self._codec.parts(data)
 
 

@@ -171,6 +171,13 @@ class Quantizer(nn.Module, ABC):
         form the same tensor.
         """
 
+    def _some(self, latents: Tensor) -> Tensor:
+        """At least one latent to begin with: `[N, D]` without gradients, or ConfigError."""
+        latents = self._checked(latents.detach()).reshape(-1, self.dim)
+        if not len(latents):
+            raise ConfigError("no latents: give at least one")
+        return latents
+
     def _checked(self, z: Tensor) -> Tensor:
         """The latents in float32 at least."""
         if z.ndim == 0 or z.shape[-1] != self.dim or z.is_complex():

@@ -70,9 +70,7 @@ class FSQ(Quantizer):
             TrainingError: NaN among the latents.
             ConfigError: the latents do not have `dim` columns, or there are none.
         """
-        latents = self._checked(latents.detach()).reshape(-1, self.dim)
-        if not len(latents):
-            raise ConfigError("no latents: give at least one")
+        latents = self._some(latents)
         spread = latents.std(0, correction=0)
         with torch.no_grad():
             self.scale.copy_(torch.where(spread > 0, spread, 1.0))

@@ -91,9 +91,7 @@ class LFQ(Quantizer):
             TrainingError: NaN among the latents.
             ConfigError: the latents do not have `dim` columns, or there are none.
         """
-        latents = self._checked(latents.detach()).reshape(-1, self.dim)
-        if not len(latents):
-            raise ConfigError("no latents: give at least one")
+        latents = self._some(latents)
         magnitude = latents.abs().mean() / self._corner
         with torch.no_grad():
             self.scale.copy_(magnitude.clamp_min(torch.finfo(magnitude.dtype).tiny))

@@ -68,9 +68,7 @@ class Projected(Quantizer):
             TrainingError: NaN among the latents, or too few for the inner quantizer.
             ConfigError: the latents do not have `dim` columns, or there are none.
         """
-        latents = self._checked(latents.detach()).reshape(-1, self.dim)
-        if not len(latents):
-            raise ConfigError("no latents: give at least one")
+        latents = self._some(latents)
         mean = latents.mean(0)
         centred = latents - mean
         variances, axes = torch.linalg.eigh(centred.t() @ centred / len(latents))

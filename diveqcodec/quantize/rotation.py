@@ -6,16 +6,11 @@ It knows nothing of rates or images.
 import torch
 from torch import Tensor
 
-from diveqcodec.quantize.base import (
-    CodebookQuantizer,
-    Quantised,
-    check_weights,
-    commitment_loss,
-)
+from diveqcodec.quantize.ste import STE
 from diveqcodec.quantize.step import as_float, with_value
 
 
-class RotationTrick(CodebookQuantizer):
+class RotationTrick(STE):
     """Nearest codeword; the encoder's gradient is rotated and scaled.
 
         z_q = sg[|c| / |z| R] z,   R the rotation that takes z / |z| to c / |c|
@@ -24,26 +19,11 @@ class RotationTrick(CodebookQuantizer):
     so that dL/dz = |c| / |z| R^T g. The codebook learns from the loss alone, so a codeword that no
     latent selects stays where it is. Source: arXiv 2410.06424, sections 4.1 and 4.2.
 
-    Args:
-        size: K, number of codewords.
-        dim: D.
-        commitment: beta.
-
-    Raises:
-        ConfigError: a size below 1, negative `commitment`.
+    Arguments and errors are those of `STE`.
     """
 
-    def __init__(self, size: int, dim: int, *, commitment: float = 0.25) -> None:
-        check_weights(commitment=commitment)
-        super().__init__(size, dim)
-        self.commitment = commitment
-
-    def _train_step(
-        self, z: Tensor, taught: Tensor, generator: torch.Generator | None
-    ) -> Quantised:
-        point, indices = self.select(z)
-        loss = commitment_loss(taught, point, self.commitment)
-        return Quantised(rotate(z, point), indices, loss)
+    def _forward(self, z: Tensor, point: Tensor) -> Tensor:
+        return rotate(z, point)
 
 
 def rotate(z: Tensor, c: Tensor) -> Tensor:

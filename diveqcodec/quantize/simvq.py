@@ -6,16 +6,11 @@ It knows nothing of rates or images.
 import torch
 from torch import Tensor, nn
 
-from diveqcodec.quantize.base import (
-    CodebookQuantizer,
-    Quantised,
-    check_weights,
-    commitment_loss,
-)
-from diveqcodec.quantize.step import as_float, with_value
+from diveqcodec.quantize.ste import STE
+from diveqcodec.quantize.step import as_float
 
 
-class SimVQ(CodebookQuantizer):
+class SimVQ(STE):
     """Straight-through VQ whose codebook is `scale * unit @ weight.T`, with `unit` frozen.
 
         c = W e,    z_q = z + sg[c - z],    loss = |sg[z] - c|^2 + beta |z - sg[c]|^2
@@ -32,10 +27,10 @@ class SimVQ(CodebookQuantizer):
         ConfigError: a size below 1, negative `commitment`.
     """
 
+    _is_trained = False
+
     def __init__(self, size: int, dim: int, *, commitment: float = 0.25) -> None:
-        check_weights(commitment=commitment)
-        super().__init__(size, dim, is_trained=False)
-        self.commitment = commitment
+        super().__init__(size, dim, commitment=commitment)
         self.weight = nn.Parameter(torch.eye(dim))
 
     @property
@@ -54,10 +49,3 @@ class SimVQ(CodebookQuantizer):
         super().set_codebook(codewords, scale)
         with torch.no_grad():
             self.weight.copy_(torch.eye(self.dim))
-
-    def _train_step(
-        self, z: Tensor, taught: Tensor, generator: torch.Generator | None
-    ) -> Quantised:
-        point, indices = self.select(z)
-        loss = commitment_loss(taught, point, self.commitment)
-        return Quantised(with_value(z, point), indices, loss)

@@ -35,9 +35,11 @@ class STE(CodebookQuantizer):
         ConfigError: a size below 1, negative `commitment`.
     """
 
+    _is_trained = True  # whether an optimizer moves the codewords
+
     def __init__(self, size: int, dim: int, *, commitment: float = 0.25) -> None:
         check_weights(commitment=commitment)
-        super().__init__(size, dim)
+        super().__init__(size, dim, is_trained=self._is_trained)
         self.commitment = commitment
 
     def _train_step(
@@ -45,4 +47,8 @@ class STE(CodebookQuantizer):
     ) -> Quantised:
         point, indices = self.select(z)
         loss = commitment_loss(taught, point, self.commitment)
-        return Quantised(with_value(z, point), indices, loss)
+        return Quantised(self._forward(z, point), indices, loss)
+
+    def _forward(self, z: Tensor, point: Tensor) -> Tensor:
+        """The codewords `point`, with the gradient to z that this method estimates."""
+        return with_value(z, point)
