@@ -107,16 +107,21 @@ def grey_as_srgb(pixels: Any, icc: bytes) -> Any:
     """
     grey = Image.fromarray(pixels[..., 0])
     try:
-        converted = ImageCms.profileToProfile(
-            grey,
-            ImageCms.ImageCmsProfile(BytesIO(icc)),
-            ImageCms.createProfile("sRGB"),
-            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            outputMode="RGB",
-        )
+        converted = _to_srgb(grey, icc)
     except (ImageCms.PyCMSError, OSError):
         converted = None
     return np.asarray(grey.convert("RGB") if converted is None else converted)
+
+
+def _to_srgb(image: Image.Image, icc: bytes) -> Any:
+    """An 8-bit image of a profile, as RGB in sRGB."""
+    return ImageCms.profileToProfile(
+        image,
+        ImageCms.ImageCmsProfile(BytesIO(icc)),
+        ImageCms.createProfile("sRGB"),
+        renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        outputMode="RGB",
+    )
 
 
 def _is_srgb(icc: bytes, channels: int) -> bool:
@@ -128,13 +133,7 @@ def _is_srgb(icc: bytes, channels: int) -> bool:
         grid = np.stack(np.meshgrid(*[ramp[::51]] * 3), axis=-1).reshape(-1, 3)
         colours = np.concatenate([grid, np.repeat(ramp[:, None], 3, axis=1)])
     image = Image.fromarray(colours[None] if channels == 3 else colours.T)
-    converted = ImageCms.profileToProfile(
-        image,
-        ImageCms.ImageCmsProfile(BytesIO(icc)),
-        ImageCms.createProfile("sRGB"),
-        renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-        outputMode="RGB",
-    )
+    converted = _to_srgb(image, icc)
     moved = np.asarray(converted).reshape(-1, 3).astype(np.int16) - colours
     return bool(np.abs(moved).max() <= _SRGB_TOLERANCE)
 

@@ -48,8 +48,9 @@ CORNER = slice(0, 128), slice(0, 128)
 MIDDLE = slice(128, 256), slice(128, 256)
 
 
-@pytest.mark.parametrize("place", [RIGHT, CORNER, MIDDLE])
-@pytest.mark.parametrize("is_grey", [False, True])
+@pytest.mark.parametrize(
+    ("place", "is_grey"), [(RIGHT, False), (CORNER, False), (MIDDLE, False), (MIDDLE, True)]
+)
 def test_a_page_in_a_photograph_is_kept_exactly(codec: Codec, place, is_grey: bool) -> None:
     pixels = collage(place)[..., : 1 if is_grey else 3].copy()
     picture = picture_of(pixels)

@@ -6,7 +6,6 @@ the options of every `diveq` line must exist, also of one that `torchrun` starts
 goal of `make`.
 """
 
-import functools
 import re
 import shlex
 import shutil
@@ -20,12 +19,11 @@ import pytest
 
 from diveqcodec.cli import main
 from diveqcodec.train import loop
-from diveqcodec.train.basis import cosine_basis
 from diveqcodec.train.config import to_toml
 from tests.support.commands import diveq, draw, install_tiny
 from tests.support.places import ROOT
 from tests.support.tiny import tiny_config
-from tests.support.training import draw_pictures
+from tests.support.training import draw_pictures, few_blocks
 
 README = ROOT / "README.md"
 SKIPPED = ("<!-- long-running -->", "<!-- not tested -->")
@@ -115,7 +113,7 @@ def test_every_option_exists(words: tuple[str, ...]) -> None:
 
 def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install_tiny(monkeypatch, tmp_path)
-    monkeypatch.setattr(loop, "cosine_basis", functools.partial(cosine_basis, blocks=1000))
+    monkeypatch.setattr(loop, "cosine_basis", few_blocks)
     (tmp_path / "tiny.toml").write_text(to_toml(tiny_config(steps=2)))
     work = tmp_path / "work"
     draw_pictures(work / "photos")

@@ -1,6 +1,5 @@
 """The commands around training; what training does is tested elsewhere."""
 
-import functools
 import os
 import signal
 from pathlib import Path
@@ -10,20 +9,18 @@ import pytest
 
 from diveqcodec import zoo
 from diveqcodec.train import loop
-from diveqcodec.train.basis import cosine_basis
 from diveqcodec.train.config import to_toml
 from diveqcodec.train.loop import Trainer
 from tests.support.commands import diveq, errors, install_tiny, opened
 from tests.support.tiny import tiny_config
-from tests.support.training import draw_pictures
+from tests.support.training import draw_pictures, few_blocks
 
 
 @pytest.fixture(autouse=True)
 def _sandbox(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     install_tiny(monkeypatch, tmp_path)
     monkeypatch.chdir(tmp_path)
-    few = functools.partial(cosine_basis, blocks=1000)
-    monkeypatch.setattr(loop, "cosine_basis", few)  # the default takes a second
+    monkeypatch.setattr(loop, "cosine_basis", few_blocks)
     draw_pictures(Path("photos"))
     Path("tiny.toml").write_text(to_toml(tiny_config(steps=4)))
 

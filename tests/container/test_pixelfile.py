@@ -46,14 +46,14 @@ def test_every_mode_comes_back_exactly(size, channels: int, transparent: bool) -
 
 @pytest.mark.usefixtures("small_tiles")
 def test_many_tiles_and_crops() -> None:
-    pixels = few_values(drawn(500, 1100, seed=5))
-    alpha = (np.add.outer(np.arange(500), np.arange(1100)) // 6).astype(np.uint8)
+    pixels = few_values(drawn(190, 1100, seed=5))
+    alpha = (np.add.outer(np.arange(190), np.arange(1100)) // 6).astype(np.uint8)
     data = exact(Picture(pixels, alpha))
     file = bitstream.read(data)
     assert len(file.lossless) > 4  # at most 16 tiles go together
     assert max(part.columns * part.rows for part in file.lossless) == 12
     assert same(pixelfile.decompress(data).pixels, pixels)
-    for x, y, w, h in [(0, 0, 1, 1), (1099, 499, 1, 1), (60, 50, 700, 80), (0, 0, 1100, 500)]:
+    for x, y, w, h in [(0, 0, 1, 1), (1099, 189, 1, 1), (60, 50, 700, 80), (0, 0, 1100, 190)]:
         crop = pixelfile.decompress(data, (x, y, w, h))
         assert same(crop.pixels, pixels[y : y + h, x : x + w])
         assert same(crop.alpha, alpha[y : y + h, x : x + w])

@@ -1,5 +1,6 @@
 """Files of drawn pictures and a look at operations, for the tests of training."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,10 @@ import torch
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from diveqcodec.train.basis import cosine_basis
+
+few_blocks = functools.partial(cosine_basis, blocks=1000)
 
 
 def draw_pictures(folder: Path, count: int = 12, size: tuple[int, int] = (96, 80)) -> Path:

@@ -21,6 +21,7 @@ from diveqcodec.train.processes import Gradients, Processes, join
 from diveqcodec.train.statistics import Interval
 from tests.support.places import ROOT
 from tests.support.tiny import tiny_config, training_pictures
+from tests.support.training import few_blocks
 
 
 def test_shares_are_the_batch_in_order() -> None:
@@ -90,6 +91,7 @@ def trainer_of(processes: Processes, folder: Path) -> Trainer:
     """Four crops a step, all decoded by the networks; float32, so that sums are comparable."""
     for module in (prior, loop):
         setattr(module, "fast_dtype", lambda _device: torch.float32)  # noqa: B010
+    setattr(loop, "cosine_basis", few_blocks)  # noqa: B010
     torch.set_num_threads(1)
     optim = {"linear": 0.0, "networks_share": 1.0, "exchange": "float32"}
     config = tiny_config(8, optim=optim, quantizer={"gradient": "soft"})
