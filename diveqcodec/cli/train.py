@@ -141,6 +141,7 @@ class _Progress:
         if "validation" in line:
             parts = [
                 f"λ {key}: {value['bpp']:.3f} bpp {value['psnr']:.2f} dB"
+                f" (networks {value['networks']:+.2f})"
                 for key, value in line.items()
                 if isinstance(value, dict)
             ]

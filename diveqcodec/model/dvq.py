@@ -39,9 +39,10 @@ ParameterKind = Literal["analysis", "linear", "networks", "prior", "codebook", "
 
 @dataclass(slots=True)
 class Output:
-    """Result of `DvqModel.forward`: `bits` `[B]` are sums over each picture."""
+    """Result of `DvqModel.forward`: `bits` `[B]` are sums over each picture, ŷ is in cells."""
 
     x_hat: Tensor
+    y_hat: Tensor
     bits: Tensor
     slices: list[SliceStatistics]
 
@@ -165,7 +166,7 @@ class DvqModel(Transforms):
             parts.append(self.decode_latent(y_hat[:whole], log_gain[:whole]))
         if whole < len(x):
             parts.append(self.decode_linear(y_hat[whole:], log_gain[whole:]))
-        return Output(torch.cat(parts), bits, recorder.slices)
+        return Output(torch.cat(parts), y_hat, bits, recorder.slices)
 
     def binned_log_gain(self, log_gain: Tensor) -> Tensor:
         """Log gain at the centre of its quality bin: all that the prior knows of the quality."""

@@ -39,9 +39,11 @@ class OptimConfig:
     """Optimizer and schedule."""
 
     steps: int = 20000
-    lr: float = 7e-4  # of the networks of the transform
-    prior_factor: float = 2.0  # learning rate of the prior, relative
-    codebook_factor: float = 0.25  # learning rate of codebooks, relative
+    lr: float = 7e-4  # the others are relative to it
+    # Of the networks behind the latent: at 7e-4 itself they stagnate, and above it they fall apart.
+    networks_factor: float = 0.3
+    prior_factor: float = 2.0  # of the prior
+    codebook_factor: float = 0.25  # of codebooks
     table_factor: float = 5.0  # of frequency tables
     linear_factor: float = 0.05  # of the linear transform in the synthesis
     encoder_factor: float = 0.0  # of that in the analysis; 0: it stays as it starts

@@ -64,7 +64,7 @@ def _factors(config: TrainConfig) -> dict[str, float]:
     """Learning rates of the kinds of parameters, relative to `optim.lr`."""
     optim = config.optim
     return {
-        "networks": 1.0,
+        "networks": optim.networks_factor,
         "prior": optim.prior_factor,
         "linear": optim.linear_factor,
         "analysis": optim.encoder_factor,

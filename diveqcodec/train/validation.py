@@ -77,7 +77,10 @@ class Validation:
         return Scores({"loss": round(loss, 5)} | line, loss, rows)
 
     def _code(self, model: DvqModel, crop: Tensor, lam: float) -> tuple[Tensor, Tensor]:
-        """The decoded crop in [0, 1], and (bpp, distortion, PSNR, MS-SSIM) of it."""
+        """The decoded crop in [0, 1], and (bpp, distortion, PSNR, MS-SSIM, networks) of it.
+
+        The last is what the networks add to the PSNR of the linear transform alone, in dB.
+        """
         kind = self.config.loss.distortion
         x = (crop.float() / 255)[None].contiguous(memory_format=torch.channels_last)
         weights = torch.full((1,), lam, device=x.device)
@@ -85,20 +88,27 @@ class Validation:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
             output = model(x, weights)
         x_hat = output.x_hat.float().clamp(0, 1)
+        linear = model.decode_linear(output.y_hat, model.log_gain(weights)).clamp(0, 1)
         pixels = x.shape[2] * x.shape[3]
-        psnr = (x_hat - x).square().mean().clamp_min(1e-10).log10() * -10
+        psnr, without = _psnr(x_hat, x), _psnr(linear, x)
         similarity = ms_ssim(x_hat, x)[0] if kind == "ms-ssim" else torch.zeros_like(psnr)
         distortion = weighted_distortion(x_hat, x, weights, kind)[0]
         bpp = output.bits[0] / pixels
-        return x_hat[0], torch.stack([bpp, distortion, psnr, similarity])
+        return x_hat[0], torch.stack([bpp, distortion, psnr, similarity, psnr - without])
 
     def _entry(self, figures: Tensor) -> dict[str, float]:
-        bpp, distortion, psnr, similarity = figures.mean(0).tolist()
+        bpp, distortion, psnr, similarity, networks = figures.mean(0).tolist()
         entry = {
             "loss": round(bpp + distortion, 4),
             "bpp": round(bpp, 4),
             "psnr": round(psnr, 3),
+            "networks": round(networks, 3),
         }
         if self.config.loss.distortion == "ms-ssim":
             entry["ms_ssim"] = round(similarity, 5)
         return entry
+
+
+def _psnr(x_hat: Tensor, x: Tensor) -> Tensor:
+    """PSNR in dB of pictures in [0, 1]."""
+    return (x_hat - x).square().mean().clamp_min(1e-10).log10() * -10

@@ -94,20 +94,20 @@ def test_log_of_a_run(finished: Path) -> None:
         assert 1 <= part["perplexity"] <= max(1, part["used"])
     assert all(part["used"] for part in parts[:2])  # nobody need have coded the optional slice
     for lam in ("0.0016", "0.0067", "0.05"):
-        assert {"loss", "bpp", "psnr"} == lines[1][lam].keys()
+        assert {"loss", "bpp", "psnr", "networks"} == lines[1][lam].keys()
     assert lines[1]["0.0016"]["bpp"] < lines[1]["0.05"]["bpp"]
 
 
 def test_the_log_says_the_learning_rate_of_the_schedule(dataset: Path, tmp_path: Path) -> None:
     """Not that of networks which rest: half of the steps, here."""
     optim = {"linear": 0.5, "warmup": 2, "flat": 0.5, "final": 0.0, "lr": 1e-3}
-    config = tiny_config(4, optim=optim, log={"every": 1})
+    config = tiny_config(4, optim=optim | {"networks_factor": 0.5}, log={"every": 1})
     train.run(config, dataset, tmp_path / "run")
     rates = [line["lr"] for line in read_log(tmp_path / "run") if "lr" in line]
     # warm-up over two steps; then half a cosine from step 2 to step 4
     assert rates == pytest.approx([5e-4, 1e-3, 1e-3, 5e-4])
     assert [learning_rate("networks", step, config) for step in range(4)] == pytest.approx(
-        [0.0, 0.0, 5e-4, 5e-4]
+        [0.0, 0.0, 2.5e-4, 2.5e-4]
     )
 
 
@@ -600,7 +600,8 @@ def test_networks_rest_then_see_a_share_then_all() -> None:
 
 def test_every_kind_of_parameter_has_its_learning_rate(dataset: Path, tmp_path: Path) -> None:
     """Every parameter is in the optimizer once, and its group's rate is set in every step."""
-    optim = {"lr": 1e-3, "prior_factor": 3.0, "table_factor": 7.0, "linear": 0.0, "warmup": 1}
+    optim = {"lr": 1e-3, "linear": 0.0, "warmup": 1}
+    optim |= {"networks_factor": 0.5, "prior_factor": 3.0, "table_factor": 7.0}
     pictures = data.load(dataset, 64, torch.device("cpu"))
     trainer = loop.Trainer(tiny_config(10, optim=optim), pictures, tmp_path)
     groups = trainer.optimizer.param_groups
@@ -610,7 +611,7 @@ def test_every_kind_of_parameter_has_its_learning_rate(dataset: Path, tmp_path: 
     rates = {group["kind"]: group["lr"] for group in groups}
     assert rates == pytest.approx(
         {
-            "networks": 1e-3,
+            "networks": 5e-4,
             "prior": 3e-3,
             "linear": 1e-3 * trainer.config.optim.linear_factor,
             "analysis": 0.0,

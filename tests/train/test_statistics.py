@@ -48,7 +48,8 @@ def test_a_line_has_the_coarse_layer_of_the_slices_that_have_one() -> None:
     first.coarse = [torch.tensor([0, 0]), torch.tensor([3, 64])]  # two passes; 64: the escape
     second = SliceStatistics([torch.full((2,), 6.0)], [torch.tensor([5, 6])])
     third = SliceStatistics()  # left out
-    output = Output(torch.zeros(1, 3, 4, 4), torch.ones(1), [first, second, third])
+    x_hat, y_hat = torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 1, 1)
+    output = Output(x_hat, y_hat, torch.ones(1), [first, second, third])
     for _ in range(2):  # the second line does not remember the first
         interval.add(torch.tensor(1.0), output, torch.zeros(1, 3, 4, 4), torch.tensor(2.0))
         fine = {"bpp": 0.25, "null": 0.75, "used": 2, "perplexity": 1.0}
@@ -114,3 +115,19 @@ def test_validation_codes_as_coding_does(tmp_path: Path, monkeypatch: pytest.Mon
     assert abs(bpp[True] - bpp[False]) > 3e-4
     assert modes == [False] * 3
     assert model.training
+
+
+def test_validation_says_what_the_networks_are_worth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The PSNR of the model less that of its linear transform, here a grey that has a known one."""
+    trainer = trainer_on(tmp_path, tiny_config(log={"samples": 0}))
+    grey = torch.full((1, 3, 64, 64), 0.5)
+    monkeypatch.setattr(DvqModel, "decode_linear", lambda *_: grey)
+    validation = Validation(trainer.config, trainer.held_out, trainer.pictures)
+    errors = [(crop.float() / 255 - 0.5).square().mean() for crop in validation.crops]
+    psnrs = [-10 * float(error.log10()) for error in errors]
+    entry = validation.measure(trainer.model).line["0.0067"]
+    expected = entry["psnr"] - sum(psnrs) / len(psnrs)
+    assert entry["networks"] == pytest.approx(expected, abs=2e-3)
+    assert abs(expected) > 1
