@@ -6,19 +6,22 @@ it is given to read.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from diveqcodec import image, zoo
 from diveqcodec.codec import DEFAULT_EFFORT, Codec
 from diveqcodec.container import bitstream, pixelfile
-from diveqcodec.errors import ConfigError, ModelError
+from diveqcodec.errors import ConfigError, ImageError, ModelError
 from diveqcodec.image import Picture
+from diveqcodec.imagemeta import EXIF_ERRORS, read_metadata
 from diveqcodec.quality import DEFAULT_QUALITY
 
 if TYPE_CHECKING:
@@ -28,7 +31,9 @@ if TYPE_CHECKING:
     from diveqcodec.container.canvas import Crop
     from diveqcodec.encoder import Lossless
 
-_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # of PIL that PNG keeps
+# Modes of Pillow's that a file keeps as they are; the others are converted.
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+_TIFF_MODES = ("CMYK", "F", "I", "I;16B")
 _MOST = 4  # codecs that are kept loaded
 
 _codecs: dict[tuple[Path, str], Codec] = {}
@@ -67,28 +72,34 @@ def compress(
 
 
 def decompress(
-    data: bytes, *, crop: Crop | None = None, device: str | torch.device = "cpu"
+    data: bytes,
+    *,
+    crop: Crop | None = None,
+    partial: bool = False,
+    device: str | torch.device = "cpu",
 ) -> Picture:
     """Decompress the bytes of a `.dvq` file with the model that it names.
 
     Args:
         data: all bytes of the file.
-        crop: left, top, width and height of a part; only the tiles that it needs are decoded.
+        crop: left, top, width and height of a part; only the tiles that it needs are decoded, and
+            only they must be whole.
+        partial: damaged tiles are grey, with a notice of the picture for each, not an error.
         device: where networks run.
 
     Raises:
         DiveqError: damaged, or coded with a model that is not installed.
     """
-    file = bitstream.read(data)
-    if not bitstream.needs_model(file):
-        return pixelfile.decompress(data, crop)
-    entry = zoo.by_id(file.header.model_id)
+    model_id = bitstream.read_header(data).model_id
+    if model_id == bitstream.NO_MODEL:
+        return pixelfile.decompress(data, crop, is_partial=partial)
+    entry = zoo.by_id(model_id)
     if entry is None:
         raise ModelError(
-            f"needs model {file.header.model_id.hex()}, which is not installed; install it with: "
+            f"needs model {model_id.hex()}, which is not installed; install it with: "
             "diveq models --import PATH"
         )
-    return _codec(entry.path, device).decompress(data, crop=crop)
+    return _codec(entry.path, device).decompress(data, crop=crop, partial=partial)
 
 
 def _codec(path: Path, device: str | torch.device) -> Codec:
@@ -114,13 +125,41 @@ def _picture(source: Any) -> Picture:
             f"cannot compress a {type(source).__name__}: give a path, an image of Pillow's, "
             "or an array of pixels"
         )
-    if source.mode not in _MODES:
-        source = source.convert("RGBA" if source.has_transparency_data else "RGB")
-    kept = {key: source.info.get(key) for key in ("icc_profile", "exif")}
-    stream = io.BytesIO()
-    source.save(stream, "png", compress_level=0, **{k: v for k, v in kept.items() if v})
+    return picture_of(source)
+
+
+def picture_of(source: Image.Image) -> Picture:
+    """An image of Pillow's with its colour profile, EXIF and XMP, upright.
+
+    It becomes what a file of it would, so that every mode follows the rules for pictures.
+
+    Raises:
+        ImageError: it cannot be loaded, or its values have no known range.
+    """
+    if 0 in source.size:
+        raise ImageError(
+            f"image: {source.width}x{source.height} pixels; a picture has at least one"
+        )
+    notices: list[str] = []
+    try:
+        metadata = read_metadata(source, notices)
+        with contextlib.suppress(*EXIF_ERRORS):  # said by the line above
+            source = ImageOps.exif_transpose(source)
+        if source.mode == "La":
+            source = source.convert("LA")  # it becomes no other mode
+        elif source.mode not in _PNG_MODES + _TIFF_MODES:
+            source = source.convert("RGBA" if source.has_transparency_data else "RGB")
+        stream = io.BytesIO()
+        if source.mode in _TIFF_MODES:
+            source.save(stream, "tiff", icc_profile=metadata.icc)
+        else:
+            source.save(stream, "png", icc_profile=metadata.icc, compress_level=0)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"image: cannot be read ({error})") from error
     stream.seek(0)
-    return image.load(stream, name="image")
+    picture = image.load(stream, name="image")
+    notices += picture.notices
+    return replace(picture, exif=metadata.exif, xmp=metadata.xmp, notices=tuple(notices))
 
 
 def _image_of(pixels: NDArray[Any]) -> Image.Image:
