@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from diveqcodec.cli import batch
+from diveqcodec.cli import batch, completion
 from diveqcodec.cli.batch import Naming
 from diveqcodec.cli.console import Misuse
 from diveqcodec.cli.files import STREAM, read_stdin
@@ -60,14 +60,23 @@ class _Settings:
 
 
 @click.command(short_help="Compress pictures to .dvq files.")
-@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
-@click.option("-o", "--output", metavar="PATH", help="A file, a folder, or - for stdout.")
+@click.argument(
+    "inputs", metavar="INPUT...", nargs=-1, required=True, shell_complete=completion.files
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="PATH",
+    shell_complete=completion.files,
+    help="A file, a folder, or - for stdout.",
+)
 @click.option(
     "-q",
     "--quality",
     type=click.FloatRange(1, 100),
     default=50,
     show_default=True,
+    shell_complete=completion.qualities,
     help="1 is smallest, 100 best.",
 )
 @click.option("--target-bpp", type=float, metavar="B", help="Bits a pixel, at most, instead of -q.")

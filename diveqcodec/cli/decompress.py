@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from diveqcodec.cli import batch, dvq
+from diveqcodec.cli import batch, completion, dvq
 from diveqcodec.cli.batch import PICTURE_SUFFIXES, Naming
 from diveqcodec.cli.console import Misuse
 from diveqcodec.cli.files import STREAM
@@ -60,8 +60,16 @@ class _Settings:
 
 
 @click.command(short_help="Decompress .dvq files to pictures.")
-@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
-@click.option("-o", "--output", metavar="PATH", help="A file, a folder, or - for stdout.")
+@click.argument(
+    "inputs", metavar="INPUT...", nargs=-1, required=True, shell_complete=completion.dvq_files
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="PATH",
+    shell_complete=completion.files,
+    help="A file, a folder, or - for stdout.",
+)
 @click.option(
     "--format",
     "format_",

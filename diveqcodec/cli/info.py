@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from diveqcodec.cli import batch, dvq
+from diveqcodec.cli import batch, completion, dvq
 from diveqcodec.cli.jobs import Job, Outcome
 from diveqcodec.cli.kinds import DVQ
 from diveqcodec.cli.options import Session, session_options
@@ -15,7 +15,9 @@ from diveqcodec.quality import quality_of
 
 
 @click.command(short_help="Show what .dvq files contain.")
-@click.argument("inputs", metavar="FILE...", nargs=-1, required=True)
+@click.argument(
+    "inputs", metavar="FILE...", nargs=-1, required=True, shell_complete=completion.dvq_files
+)
 @session_options(device=False)
 def command(session: Session, inputs: tuple[str, ...]) -> None:
     """Show what .dvq files contain, and whether they are damaged.

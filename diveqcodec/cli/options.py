@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from diveqcodec.cli import completion
 from diveqcodec.cli.console import Console, Misuse
 from diveqcodec.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
-    from click.shell_completion import CompletionItem
 
     from diveqcodec.codec import Codec
     from diveqcodec.zoo import Entry
@@ -114,6 +114,7 @@ def session_options(*, device: bool = True, json: bool = True) -> Callable[[F], 
                     show_default=True,
                     metavar="auto|cpu|cuda[:N]",
                     callback=_check_device,
+                    shell_complete=completion.devices,
                     help="Where the networks run; auto is a GPU if there is one.",
                 ),
                 click.option(
@@ -138,7 +139,7 @@ def model_option(function: F) -> F:
         "-m",
         "--model",
         metavar="MODEL",
-        shell_complete=_complete_model,
+        shell_complete=completion.models,
         help="Weights: a file, or the name or id of an installed model (see diveq models).",
     )(function)
 
@@ -185,6 +186,7 @@ def background_option(function: F) -> F:
         "--background",
         metavar="COLOR",
         callback=_parse_colour,
+        shell_complete=completion.colours,
         help="Flatten transparency on this colour: white, #ff8000, ...",
     )(function)
 
@@ -241,14 +243,3 @@ def _parse_colour(
     except ValueError as error:
         raise click.BadParameter(f"{value!r} is not a colour, such as white or #ff8000") from error
     return colour[0], colour[1], colour[2]
-
-
-def _complete_model(
-    _context: click.Context, _option: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    from click.shell_completion import CompletionItem
-
-    from diveqcodec import zoo
-
-    names = [entry.name for entry in zoo.installed() if entry.name.startswith(incomplete)]
-    return [CompletionItem(name) for name in names] or [CompletionItem(incomplete, type="file")]
