@@ -10,7 +10,17 @@ from typing import Any
 
 import click
 
-from diveqcodec.cli import compress, decompress, evaluate, export, info, models, train
+from diveqcodec.cli import (
+    compress,
+    decompress,
+    desktop,
+    evaluate,
+    export,
+    info,
+    models,
+    thumbnail,
+    train,
+)
 from diveqcodec.cli.console import describe
 from diveqcodec.cli.options import CONTEXT
 from diveqcodec.errors import DiveqError
@@ -41,5 +51,7 @@ for _name, _command in {
     "train": train.command,
     "export": export.command,
     "eval": evaluate.command,
+    "thumbnail": thumbnail.command,
+    "desktop": desktop.command,
 }.items():
     main.add_command(_command, _name)

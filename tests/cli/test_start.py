@@ -12,7 +12,17 @@ from diveqcodec.cli import main
 from tests.support.commands import TINY, diveq
 from tests.support.places import ROOT
 
-COMMANDS = ("compress", "decompress", "info", "models", "train", "export", "eval")
+COMMANDS = (
+    "compress",
+    "decompress",
+    "info",
+    "models",
+    "train",
+    "export",
+    "eval",
+    "thumbnail",
+    "desktop",
+)
 HEAVY = ("torch", "numpy", "PIL", "scipy", "matplotlib", "compressai", "tqdm")
 
 
