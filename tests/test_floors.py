@@ -25,7 +25,7 @@ STOREYS = (  # from the ground up
     {"zoo"},
     {"windows"},
     {"encoder", "decoder"},
-    {"codec", "target"},
+    {"codec", "target", "verify"},
     {"", "api", "evaluate", "train"},  # "" is __init__.py: it names things lazily
     {"pillow"},
     {"cli"},

@@ -315,37 +315,21 @@ def _load(job: Job, settings: _Settings) -> tuple[Picture, int]:
 
 
 def _verify(codec: Codec | None, picture: Picture, data: bytes) -> None:
-    """Decode a file and compare it with what was coded, as far as that is kept exactly.
+    """Decode a file and compare it with what was coded (see `diveqcodec.verify`).
 
     Raises:
         DiveqError: it cannot be decoded, or is not the same.
     """
     from diveqcodec.container import pixelfile
+    from diveqcodec.verify import differences
 
     try:
         decoded = pixelfile.decompress(data) if codec is None else codec.decompress(data)
     except DiveqError as error:
         raise DiveqError(f"not verified ({error}); please report it") from error
-    is_as_large = decoded.pixels.shape == picture.pixels.shape
-    same = {
-        "size": is_as_large,
-        "transparency": not is_as_large or _same_alpha(decoded, picture),
-        "ICC profile": decoded.icc == picture.icc,
-        "EXIF data": decoded.exif == picture.exif,
-        "XMP data": decoded.xmp == picture.xmp,
-    }
-    if wrong := [name for name, is_same in same.items() if not is_same]:
+    scale = None if codec is None else codec.model.config.scale
+    if wrong := differences(data, decoded, picture, scale):
         raise DiveqError(f"not verified: decoded with another {', '.join(wrong)}; please report it")
-
-
-def _same_alpha(one: Picture, other: Picture) -> bool:
-    """An opaque picture may have its transparency written out, or not."""
-    import numpy as np
-
-    planes: list[Any] = [
-        255 if picture.alpha is None else picture.alpha for picture in (one, other)
-    ]
-    return bool(np.all(np.equal(*planes)))
 
 
 def _prepared(picture: Picture, settings: _Settings) -> Picture:

@@ -305,7 +305,7 @@ def _report(
         for path, found in zip(_json_files(options.output, results), results, strict=True):
             write_atomic(path, results_json(found).encode())
     if options.csv is not None:
-        write_atomic(options.csv, report.results_csv(results).encode())
+        write_atomic(options.csv, report.results_csv(results).encode(errors="surrogateescape"))
     if options.plot is not None:
         _plot(results, rivals, options)
     if options.html is not None:
@@ -313,7 +313,7 @@ def _report(
 
         ours = max(1, len(options.efforts))
         content = Report(trials, results, known, files, options.bd_range, ours)
-        write_atomic(options.html, html_report(content).encode())
+        write_atomic(options.html, html_report(content).encode(errors="backslashreplace"))
 
 
 def _plot(results: Sequence[Results], rivals: Sequence[Rival], options: _Options) -> None:

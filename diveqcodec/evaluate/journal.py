@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from diveqcodec.errors import DiveqError
-from diveqcodec.evaluate.resultfiles import row_from_record, row_record
+from diveqcodec.evaluate.resultfiles import json_text, row_from_record, row_record
 from diveqcodec.evaluate.results import Row
 
 _HEAD = {"journal": "diveq eval", "version": 1}
@@ -74,10 +74,7 @@ class Journal:
             DiveqError: the file cannot be written.
         """
         items = list(items)
-        text = "".join(
-            json.dumps({"key": key, "row": row_record(row)}, ensure_ascii=False) + "\n"
-            for key, row in items
-        )
+        text = "".join(json_text({"key": key, "row": row_record(row)}) + "\n" for key, row in items)
         try:
             self._write(text.encode())
         except OSError as error:

@@ -35,10 +35,20 @@ def results_json(results: Results) -> str:
         "images": list(results.images),
         "environment": dict(results.environment),
     }
-    head = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    rows = [json.dumps(row_record(row), ensure_ascii=False) for row in results.rows]
+    head = json_text(content, indent=1)
+    rows = [json_text(row_record(row)) for row in results.rows]
     # A row is a line: a third of what the same takes with every number on its own.
     return head[:-2] + ',\n "rows": [\n  ' + ",\n  ".join(rows) + "\n ]\n}\n"
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON as people read it; in ASCII where the name of a file is not UTF-8: nothing is lost."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent, allow_nan=False)
+    return text
 
 
 def read_results(path: Path) -> Results | None:

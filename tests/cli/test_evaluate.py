@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from diveqcodec.evaluate.curves import read_curve
+from diveqcodec.evaluate.resultfiles import read_results
 from tests.support.commands import diveq, draw, errors, install_tiny, opened
 from tests.support.learned import ARCHITECTURE, save_checkpoint, with_compressai
 
@@ -47,6 +49,21 @@ def test_results_as_table_json_csv_plot_and_pictures() -> None:
     decoded = sorted(str(path) for path in Path("decoded").rglob("*.png"))
     assert decoded[0] == "decoded/a.png.q20.png"
     assert len(decoded) == 6
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names that are not UTF-8")
+def test_names_that_are_not_utf8_are_in_every_file_of_results() -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    Path("set/a.png").rename(Path("set", name))
+    files = ("-o", "r.json", "--csv", "r.csv", "--html", "r.html", "--resume", "journal")
+    for _ in range(2):  # the second time from the journal
+        result = diveq("eval", "set", "-q", "20", *files, "-f")
+        assert result.exit_code == 0, result.output
+    found = read_results(Path("r.json"))
+    assert found is not None
+    assert set(found.images) == {name, "sub/b.png"}
+    assert b"caf\xe9.png" in Path("r.csv").read_bytes()
+    assert "caf\\udce9.png" in Path("r.html").read_text("utf-8")
 
 
 def test_one_picture_needs_no_folder() -> None:

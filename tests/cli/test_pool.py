@@ -3,6 +3,7 @@
 import functools
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def work(folder: Path, job: Job, session: Session) -> Outcome:
         raise OutputError("out: cannot be written: no space left")
     if name.startswith("misuse"):
         raise Misuse("wrong usage")
+    if name.startswith("shaky") and len(list(folder.glob(f"{name} *"))) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)  # the first time only, as from outside
     if name.startswith("deadly"):
         os.kill(os.getpid(), signal.SIGKILL)
     threads = session.threads or 0
@@ -73,6 +76,60 @@ def test_a_process_that_dies_costs_one_file(
         "file 4 done",
         "5 files: 4 done, 1 failed   8 B -> 4 B",
     ]
+
+
+DIED = "the process at work on it died; there may be too little memory, try a smaller -j"
+
+
+def test_each_process_that_dies_costs_its_own_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["deadly 0", "slow 1", "bad 2", "deadly 3", "deadly 4", "slow 5", "file 6", "deadly 7"]
+    status, lines = run(names, tmp_path, 2, capsys)
+    assert status == 1
+    expected = [f"Error: {name}: {DIED}" for name in names]
+    for index in (1, 5, 6):
+        expected[index] = f"{names[index]} done"
+    expected[2] = "Error: bad 2: is bad"
+    assert lines[:-1] == expected
+    assert lines[-1].startswith("8 files: 3 done, 5 failed")
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_once_costs_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["slow 0", "shaky 1", "slow 2", "slow 3", "file 4"]
+    status, lines = run(names, tmp_path, 2, capsys)
+    assert status == 0
+    assert lines[:-1] == [f"{name} done" for name in names]
+
+
+def _kill_a_worker(folder: Path, killed: list[int]) -> None:
+    """From outside, as the kernel does when memory is short: the first worker at work."""
+    for _ in range(600):
+        at_work = [int(path.name.split()[2]) for path in folder.iterdir()]
+        if at_work:
+            os.kill(at_work[0], signal.SIGKILL)
+            killed.append(at_work[0])
+            return
+        time.sleep(0.02)
+
+
+def test_a_worker_killed_from_outside_costs_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killed: list[int] = []
+    thread = threading.Thread(target=_kill_a_worker, args=(tmp_path, killed))
+    thread.start()
+    names = [f"slow {i}" for i in range(6)]
+    status, lines = run(names, tmp_path, 2, capsys)
+    thread.join()
+    assert killed
+    assert killed[0] != os.getpid()
+    assert (status, lines[:-1]) == (0, [f"{name} done" for name in names])
+    tries = [path.name for path in tmp_path.iterdir()]
+    assert len(tries) > len(names), "no file was cut short: nothing was tested"
 
 
 def test_wrong_usage_ends_all_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
