@@ -90,16 +90,16 @@ def test_the_thumbnailer_runs_as_a_file_manager_runs_it(tmp_path: Path) -> None:
     assert Path(section["TryExec"]).samefile(sys.executable)
     values = {"%s": "32", "%i": str(file), "%o": str(tmp_path / "out.png")}
     words = [values.get(word, word) for word in shlex.split(section["Exec"])]
-    (tmp_path / "out.png").touch()  # as GNOME does
-    run = subprocess.run(
-        words,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
-    small = opened(tmp_path / "out.png")
+    with (tmp_path / "out.png").open("w+b") as held:  # as tumbler does, which reads what it holds
+        run = subprocess.run(
+            words,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+        small = opened(held.read())
     assert (small.format, small.mode, small.size) == ("PNG", "RGBA", (32, 21))
 
 
@@ -129,3 +129,6 @@ def test_thumbnails_of_what_is_damaged_or_missing(tmp_path: Path) -> None:
         assert result.stderr.startswith(f"Error: {name}: {message}")
         assert result.stderr.count("\n") == 1
         assert not out.exists()
+    result = diveq("thumbnail", GOLDEN / "colour.dvq", tmp_path / "none" / "out.png")
+    assert result.exit_code == 1
+    assert result.stderr.endswith("out.png: cannot be written: no such file\n")

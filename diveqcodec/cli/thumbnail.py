@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from diveqcodec.cli import completion, dvq
-from diveqcodec.cli.files import check_target, write_atomic
+from diveqcodec.cli.console import OutputError, reason
+from diveqcodec.cli.files import check_target
 from diveqcodec.cli.jobs import Source
 from diveqcodec.cli.options import Session, force_option, session_options
 from diveqcodec.container.bitstream import NO_MODEL
@@ -57,4 +58,7 @@ def command(session: Session, source: str, target: Path, size: int, force: bool)
         whole.thumbnail((size, size))
         small = BytesIO()
         whole.save(small, "png", icc_profile=picture.icc)
-    write_atomic(target, small.getvalue())
+    try:  # in place: file managers hold their empty file open, and would not see another
+        target.write_bytes(small.getvalue())
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written: {reason(error)}") from error
