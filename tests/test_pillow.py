@@ -24,11 +24,11 @@ import diveqcodec
 import diveqcodec.pillow
 from diveqcodec.container import bitstream
 from diveqcodec.pillow import DvqImageFile
-from tests.commands import install_tiny
-from tests.tiny import drawn
+from tests.support.commands import install_tiny
+from tests.support.places import GOLDEN, ROOT
+from tests.support.tiles import cut_into
+from tests.support.tiny import drawn
 
-ROOT = Path(__file__).resolve().parent.parent
-GOLDEN = ROOT / "tests" / "golden"
 MODES = ("L", "LA", "RGB", "RGBA")
 XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><a>b</a></x:xmpmeta>"
 
@@ -281,8 +281,7 @@ def test_a_model_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_truncated_images_are_shown_where_pillow_is_told_to(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bitstream, "TILE_SIZE", 64)
-    monkeypatch.setattr(bitstream, "TILE_MIN", 16)
+    cut_into(monkeypatch, 64)
     image = image_of("RGB", (128, 64))
     data = saved(image, quality=80, lossless=False)
     whole = np.asarray(opened(data))

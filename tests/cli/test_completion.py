@@ -13,9 +13,9 @@ import pytest
 from click.shell_completion import get_completion_class
 
 from diveqcodec.cli import main
-from tests.commands import TINY
+from tests.support.commands import TINY
+from tests.support.places import ROOT
 
-ROOT = str(Path(__file__).resolve().parent.parent)
 SHELLS = ("bash", "zsh", "fish")
 
 
@@ -92,7 +92,7 @@ def test_a_shell_is_given_its_script_and_its_answers(shell: str) -> None:
         code = "from diveqcodec.cli import main; main(prog_name='diveq')"
         return subprocess.run(
             [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONPATH": ROOT, **variables},
+            env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
             capture_output=True,
             text=True,
             check=True,
@@ -136,7 +136,7 @@ def test_a_real_shell(shell: str, tmp_path: Path) -> None:
         env={
             **os.environ,
             "PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": ROOT,
+            "PYTHONPATH": str(ROOT),
             "HOME": str(tmp_path),
         },
         capture_output=True,

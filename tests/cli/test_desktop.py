@@ -16,10 +16,9 @@ from PIL import Image
 
 from diveqcodec.cli.desktop import thumbnailer_file, type_file
 from diveqcodec.pillow import MIME
-from tests.commands import diveq, draw, install_tiny, opened
+from tests.support.commands import diveq, draw, install_tiny, opened
+from tests.support.places import GOLDEN, ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
-GOLDEN = ROOT / "tests" / "golden"
 NAMESPACE = {"m": "http://www.freedesktop.org/standards/shared-mime-info"}
 
 

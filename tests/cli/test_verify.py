@@ -13,7 +13,7 @@ from PIL import Image
 
 from diveqcodec.container import bitstream, lossless
 from diveqcodec.container.bitstream import DvqFile
-from tests.commands import diveq, draw, errors, install_tiny
+from tests.support.commands import diveq, draw, errors, install_tiny
 
 
 @pytest.fixture(autouse=True)
