@@ -108,9 +108,10 @@ def trained(
 
     All of its networks are at work from the first step on.
     """
+    optim = {"lr": lr, "networks_factor": 1.0, "networks_share": 1.0}
     config = tiny_config(
         max(steps, 1),
-        optim={"lr": lr, "warmup": 1, "linear": 0.0, "networks_share": 1.0, "flat": 1.0},
+        optim=optim | {"warmup": 1, "linear": 0.0, "flat": 1.0},
         quantizer={"gradient": "soft", "refresh": 20} | quantizer,
         model=model,
         data=DataConfig(crop=64, batch=4, validation=0, min_scale=1.0),
