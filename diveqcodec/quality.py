@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 Number = TypeVar("Number", float, "Tensor")
 
 GAIN_STEPS = 65535  # the gain index is 0 ... GAIN_STEPS
-LOWEST, HIGHEST = 1.0, 100.0  # quality
-DEFAULT_QUALITY = 50.0
+LOWEST, HIGHEST = 1, 100  # quality
+DEFAULT_QUALITY = 50
 
 # What a bit is worth in squared cells, so that a unit cell is optimal: at high rate the distortion
 # is D = 1/12 a dimension and dD/dR = -2 ln 2 D.
@@ -80,7 +80,7 @@ def gain_index(quality: float) -> int:
         ConfigError: the quality is not in 1 ... 100.
     """
     if not LOWEST <= quality <= HIGHEST:
-        raise ConfigError(f"quality {quality:g}: must be from 1 to 100")
+        raise ConfigError(f"quality {quality:g}: must be from {LOWEST} to {HIGHEST}")
     return round((quality - LOWEST) / (HIGHEST - LOWEST) * GAIN_STEPS)
 
 

@@ -3,8 +3,8 @@
 The logarithm of the size and the PSNR both rise nearly in a straight line with quality, so that
 interpolation between what was tried is soon there. Every trial is a whole encode: the analysis,
 which is the same for all of them, is linear and takes 2 % of one, so that keeping it gains nothing.
-Works with anything that has the interface `Coder`; knows nothing of files, networks or the command
-line.
+Works with anything that has the interface `Compressor`; knows nothing of files, networks or the
+command line.
 """
 
 import math
@@ -14,13 +14,11 @@ from typing import Final, Literal, Protocol
 from diveqcodec.errors import ConfigError
 from diveqcodec.image import Picture
 from diveqcodec.psnr import psnr as of_pixels
+from diveqcodec.quality import DEFAULT_QUALITY, GAIN_STEPS, HIGHEST, LOWEST
 
 MAX_ENCODES: Final = 8  # as a rule three to five are enough
 
-_LOWEST: Final = 1.0  # quality
-_HIGHEST: Final = 100.0
-_START: Final = 50.0
-_STEP: Final = 99 / 65535  # the gain index is that fine
+_STEP: Final = (HIGHEST - LOWEST) / GAIN_STEPS  # of quality: the gain index is that fine
 _SIZE_TOLERANCE: Final = 0.01  # below the target
 _PSNR_TOLERANCE: Final = 0.05  # dB above it
 # How both rise a step of quality, before two points tell it of the picture itself.
@@ -28,7 +26,7 @@ _SIZE_SLOPE: Final = 0.035  # of the natural logarithm
 _PSNR_SLOPE: Final = 0.16  # dB
 
 
-class Coder(Protocol):
+class Compressor(Protocol):
     """What the search needs of a codec."""
 
     def compress(self, picture: Picture, quality: float, effort: int) -> bytes:
@@ -80,14 +78,14 @@ class Found:
     encodes: int
 
 
-def search(coder: Coder, picture: Picture, target: Target, effort: int) -> Found:
+def search(coder: Compressor, picture: Picture, target: Target, effort: int) -> Found:
     """Compress a picture to a target.
 
     Where none is within the tolerance, the nearest file that keeps to the right side of the target
     is taken; where there is none of these, the nearest of all.
     """
     hunt = _Hunt(coder, picture, target, effort)
-    quality = _START
+    quality: float = DEFAULT_QUALITY
     while True:
         hunt.attempt(quality)
         following = hunt.following()
@@ -114,7 +112,7 @@ class _Point:
 class _Hunt:
     """The points tried so far, and where to look next."""
 
-    def __init__(self, coder: Coder, picture: Picture, target: Target, effort: int) -> None:
+    def __init__(self, coder: Compressor, picture: Picture, target: Target, effort: int) -> None:
         self.points: list[_Point] = []
         self._coder, self._picture, self._effort = coder, picture, effort
         self._is_psnr = target.kind == "psnr"
@@ -150,11 +148,11 @@ class _Hunt:
             if above.quality - below.quality <= 1.5 * _STEP:
                 return None
             return self._between(below, above, aim)
-        end = _HIGHEST if above is None else _LOWEST
+        end = HIGHEST if above is None else LOWEST
         if last.quality == end:
             return None
         step = (aim - last.height) / self._slope_near(last) if math.isfinite(last.height) else -20.0
-        return min(_HIGHEST, max(_LOWEST, last.quality + step))
+        return min(HIGHEST, max(LOWEST, last.quality + step))
 
     def best(self) -> Found:
         """The file to take."""

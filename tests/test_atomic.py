@@ -1,5 +1,6 @@
 """A file is the old one or the new one."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,40 @@ def test_a_block_that_fails_leaves_the_old_file_alone(
         fail()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_bytes_are_on_the_disk_before_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[object] = []
+    replace = os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: done.append(os.fstat(file).st_size))
+
+    def replaced(source: Path, target: Path) -> None:
+        done.append("replaced")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", replaced)
+    with replacing(tmp_path / "a") as temporary:
+        temporary.write_bytes(bytes(1000))
+    assert done == [1000, "replaced"]
+
+
+def test_a_path_of_ones_own_is_removed_too(tmp_path: Path) -> None:
+    target, mine = tmp_path / "a", tmp_path / ".mine"
+    with replacing(target, mine) as temporary:
+        assert temporary == mine
+        mine.write_text("new")
+    assert (target.read_text(), list(tmp_path.iterdir())) == ("new", [target])
+
+
+def test_what_cannot_be_cleared_away_hides_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_path: Path, missing_ok: bool = False) -> None:
+        del missing_ok
+        raise PermissionError("unlink")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(ValueError, match="half"), replacing(tmp_path / "a"):
+        raise ValueError("half")

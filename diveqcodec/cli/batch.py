@@ -19,6 +19,7 @@ from diveqcodec.cli.files import STREAM, check_stdout, check_target, is_folder
 from diveqcodec.cli.jobs import Failure, Job, Outcome, Source, Work, attempt
 from diveqcodec.cli.kinds import DVQ_SUFFIX, Kind
 from diveqcodec.errors import DiveqError
+from diveqcodec.folders import files_below
 
 if TYPE_CHECKING:
     from diveqcodec.cli.options import Session
@@ -110,13 +111,8 @@ def _below(folder: Path) -> list[Source]:
         path = Path(error.filename)
         found.append(Source(str(path), path, folder, f"cannot be read: {reason(error)}"))
 
-    for root, folders, names in os.walk(folder, onerror=refused):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            path = Path(root, name)
-            # A broken link is kept, a device or a pipe is not.
-            if not name.startswith(".") and (path.is_file() or not path.exists()):
-                found.append(Source(str(path), path, folder))
+    files = files_below(folder, refused)
+    found += [Source(str(path), path, folder) for path in files]
     return sorted(found, key=lambda source: source.path or Path())
 
 

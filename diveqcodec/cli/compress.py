@@ -31,6 +31,7 @@ from diveqcodec.cli.options import (
 from diveqcodec.cli.tiles import compressed, lossless_options
 from diveqcodec.errors import ConfigError, DiveqError, ImageError
 from diveqcodec.imagekinds import SUFFIXES
+from diveqcodec.quality import DEFAULT_QUALITY, HIGHEST, LOWEST
 
 if TYPE_CHECKING:
     from diveqcodec.codec import Codec
@@ -73,8 +74,8 @@ class _Settings:
 @click.option(
     "-q",
     "--quality",
-    type=click.FloatRange(1, 100),
-    default=50,
+    type=click.FloatRange(LOWEST, HIGHEST),
+    default=DEFAULT_QUALITY,
     show_default=True,
     shell_complete=completion.qualities,
     help="1 is smallest, 100 best.",

@@ -8,6 +8,7 @@ import click
 
 from diveqcodec.errors import ConfigError
 from diveqcodec.evaluate.offered import PLOT_SUFFIXES
+from diveqcodec.quality import HIGHEST, LOWEST
 
 Baselines = dict[str, dict[int, Path]]  # architecture -> quality -> weights
 
@@ -20,8 +21,8 @@ def parse_qualities(
         qualities = tuple(dict.fromkeys(float(part) for part in value.split(",")))
     except ValueError as error:
         raise click.BadParameter(f"{value!r} is not a list such as 20,50,80") from error
-    if not all(1 <= quality <= 100 for quality in qualities):
-        raise click.BadParameter(f"{value!r}: qualities are from 1 to 100")
+    if not all(LOWEST <= quality <= HIGHEST for quality in qualities):
+        raise click.BadParameter(f"{value!r}: qualities are from {LOWEST} to {HIGHEST}")
     return qualities
 
 

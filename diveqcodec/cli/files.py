@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from diveqcodec.atomic import replacing
 from diveqcodec.cli.console import Misuse, OutputError, reason, stdout_error
 
 __all__ = [
@@ -133,25 +134,19 @@ def write_atomic(
         target.parent.mkdir(parents=True, exist_ok=True)
         permissions = _permissions(target, source)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        with open(os.open(temporary, flags, permissions or 0o666), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if check is not None:
-            check(temporary.read_bytes())
-        if permissions is not None:
-            with contextlib.suppress(PermissionError):  # some systems of files have none
-                temporary.chmod(permissions)
-        if keeps_times and source is not None:
-            times = source.stat()
-            os.utime(temporary, ns=(times.st_atime_ns, times.st_mtime_ns))
-        os.replace(temporary, target)
+        with replacing(target, temporary):
+            with open(os.open(temporary, flags, permissions or 0o666), "wb") as file:
+                file.write(data)
+            if check is not None:
+                check(temporary.read_bytes())
+            if keeps_times and source is not None:
+                times = source.stat()
+                os.utime(temporary, ns=(times.st_atime_ns, times.st_mtime_ns))
+            if permissions is not None:
+                with contextlib.suppress(PermissionError):  # some systems of files have none
+                    temporary.chmod(permissions)
     except OSError as error:
-        _remove(temporary)
         raise OutputError(f"{target}: cannot be written: {reason(error)}") from error
-    except BaseException:
-        _remove(temporary)
-        raise
 
 
 def _permissions(target: Path, source: Path | None) -> int | None:
@@ -164,8 +159,3 @@ def _permissions(target: Path, source: Path | None) -> int | None:
 
 def _is_or_will_be_file(target: Path) -> bool:
     return target.is_file() or not target.exists()
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diveqcodec.errors import ConfigError
+from diveqcodec.quality import HIGHEST, LOWEST
 
 if TYPE_CHECKING:
     from diveqcodec.codec import Codec
@@ -29,7 +30,7 @@ class DvqCodec:
     """
 
     suffix = ".dvq"
-    bounds = (1.0, 100.0)
+    bounds = (LOWEST, HIGHEST)
 
     def __init__(self, codec: Codec, effort: int | None = None) -> None:
         from diveqcodec.codec import DEFAULT_EFFORT, EFFORTS

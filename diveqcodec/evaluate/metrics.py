@@ -29,13 +29,12 @@ def psnr(original: Pixels, decoded: Pixels) -> float:
     return of_pixels(*_as_colour(original, decoded))
 
 
-def ms_ssim(original: Pixels, decoded: Pixels, device: str = "cpu") -> float | None:
+def ms_ssim(original: Pixels, decoded: Pixels) -> float | None:
     """MS-SSIM in [0, 1] of Wang, Simoncelli and Bovik (2003), mean of the colour channels.
 
     Args:
         original: uint8 `[H, W, 1 or 3]`.
         decoded: uint8 of the same height and width.
-        device: Where torch computes it.
 
     Returns:
         None if a side is below 161 pixels, where five scales do not fit.
@@ -47,7 +46,7 @@ def ms_ssim(original: Pixels, decoded: Pixels, device: str = "cpu") -> float | N
     if min(first.shape[:2]) < ssim.SMALLEST_SIDE:
         return None
     x, y = (
-        torch.from_numpy(pixels.astype(np.float32) / 255).to(device).permute(2, 0, 1)[None]
+        torch.from_numpy(pixels.astype(np.float32) / 255).permute(2, 0, 1)[None]
         for pixels in (first, second)
     )
     with torch.no_grad():

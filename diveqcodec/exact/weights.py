@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from diveqcodec.config import to_dict
-from diveqcodec.container.entropy import Tables
+from diveqcodec.container.entropy import PRECISION, Tables
 from diveqcodec.errors import ModelError
 from diveqcodec.exact.integers import integers
 from diveqcodec.exact.metadata import VERSION, read_info
@@ -166,7 +166,7 @@ def _layer(exact: dict[str, Tensor], name: str, cell: float, shapes: int) -> Cod
     if max(int(codewords.abs().max()), int(basis.abs().max())) > _LARGEST_POINT:
         raise ValueError(f"points of {name} are too far out")
     frequencies = exact[f"{name}.frequencies"]
-    bits = 24 - torch.log2(frequencies.double())
+    bits = PRECISION - torch.log2(frequencies.double())
     return CodingLayer(
         codewords=codewords,
         basis=basis,

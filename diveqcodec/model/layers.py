@@ -43,27 +43,26 @@ class ResidualBlock(nn.Module):
     correction begins is a straight line (models/EXPERIMENTS.md).
     """
 
-    def __init__(self, width: int, act: nn.Module | None = None) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
         self.film = GainTable(2 * width)
-        self.act = act or nn.ReLU()
         with torch.no_grad():
             self.second.weight.mul_(0.3)
 
     def forward(self, x: Tensor, u: Tensor) -> Tensor:
         """Map `[B, width, h, w]` at quality positions `u` `[B]` to the same shape."""
         hidden = modulate(self.first(x), self.film(u))
-        result: Tensor = x + self.second(self.act(hidden))
+        result: Tensor = x + self.second(hidden.relu())
         return result
 
 
 class Stack(nn.ModuleList):
     """Residual blocks of one width, one after another."""
 
-    def __init__(self, width: int, count: int, act: nn.Module | None = None) -> None:
-        super().__init__(ResidualBlock(width, act) for _ in range(count))
+    def __init__(self, width: int, count: int) -> None:
+        super().__init__(ResidualBlock(width) for _ in range(count))
 
     def forward(self, x: Tensor, u: Tensor) -> Tensor:
         """Map `[B, width, h, w]` at quality positions `u` `[B]` to the same shape."""

@@ -21,6 +21,7 @@ from torch.nn import functional
 from diveqcodec import image
 from diveqcodec.container.alpha import fill_hidden
 from diveqcodec.errors import ImageError, TrainingError
+from diveqcodec.folders import files_below
 from diveqcodec.model.transform import SIDE
 from diveqcodec.train.config import DataConfig
 
@@ -61,19 +62,18 @@ class Pictures:
 
 
 def find(folder: Path) -> list[Path]:
-    """Files below `folder`, sorted, hidden ones left out; their content says which are pictures.
+    """Files below `folder`; their content says which are pictures.
 
     Raises:
         TrainingError: no folder, or nothing in it.
     """
     if not folder.is_dir():
         raise TrainingError(f"{folder}: no such folder; give a folder of pictures")
-    files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
+
+    def refused(error: OSError) -> None:
+        log.warning("left out %s: %s", error.filename, error.strerror)
+
+    files = files_below(folder, refused)
     if not files:
         raise TrainingError(f"{folder}: contains no pictures (PNG, JPEG, WebP, TIFF, ...)")
     return files

@@ -26,18 +26,21 @@ def test_only_usable_pictures_are_loaded(tmp_path: Path, caplog: pytest.LogCaptu
     Image.new("RGB", (63, 500)).save(tmp_path / "narrow.png")
     Image.new("LA", (64, 64)).save(tmp_path / "grey.png")
     (tmp_path / "grey.png").rename(tmp_path / "grey")  # content counts, not the name
+    (tmp_path / "moved.png").symlink_to("nowhere")
     loaded = data.load(tmp_path, 64, CPU)
     assert loaded.names == ["deep/er/picture-00.png", "deep/er/picture-01.png", "grey"]
     assert [line.partition(":")[0] for line in loaded.skipped] == [
         "broken.png",
         "cut.png",
+        "moved.png",
         "narrow.png",
         "notes.txt",
     ]
     assert loaded.skipped[0] == "broken.png: not an image that Pillow can read"
     assert loaded.skipped[1].startswith("cut.png: cannot be decoded (")
-    assert "63x500 is smaller than the crop of 64" in loaded.skipped[2]
-    assert caplog.text.count("left out") == 4
+    assert "63x500 is smaller than the crop of 64" in loaded.skipped[3]
+    assert loaded.skipped[2] == "moved.png: no such file"
+    assert caplog.text.count("left out") == 5
 
 
 def test_many_files_left_out_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,25 @@
+"""The files below a folder, as every command that is given one sees them. Knows no contents."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+
+def files_below(folder: Path, refused: Callable[[OSError], None]) -> list[Path]:
+    """Files below `folder`, recursively, in the order of their paths.
+
+    Hidden files and folders are left out, and so are devices and pipes; a link that leads nowhere
+    is kept, for whoever opens it will say so. Links to folders are not followed.
+
+    Args:
+        folder: where to look.
+        refused: called with the error of every folder that cannot be read.
+    """
+    found = []
+    for root, folders, names in os.walk(folder, onerror=refused):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = [Path(root, name) for name in names if not name.startswith(".")]
+        found += [path for path in paths if path.is_file() or not path.exists()]
+    return sorted(found)
