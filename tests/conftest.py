@@ -11,6 +11,7 @@ from PIL import Image
 from tests.support.places import GOLDEN
 
 if TYPE_CHECKING:
+    from diveqcodec.codec import Codec
     from diveqcodec.exact.weights import CodingModel
 
 # Before anything imports torch: one thread is faster for the tiny pictures of the tests. What must
@@ -30,6 +31,16 @@ def tiny_model(tiny_model_path: Path) -> CodingModel:
     from diveqcodec.exact import weights  # only tests that need torch pay for it
 
     return weights.load(tiny_model_path)
+
+
+@pytest.fixture(scope="session")
+def codec(tiny_model: CodingModel) -> Codec:
+    """A codec with it, with networks in single precision, whatever this processor is fast at."""
+    import torch
+
+    from diveqcodec.codec import Codec
+
+    return Codec(tiny_model, networks=torch.float32)
 
 
 @pytest.fixture

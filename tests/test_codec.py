@@ -23,11 +23,6 @@ from tests.support.tiny import drawn, picture_of
 
 
 @pytest.fixture(scope="module")
-def codec(tiny_model: CodingModel) -> Codec:
-    return Codec(tiny_model, networks=torch.float32)
-
-
-@pytest.fixture(scope="module")
 def networks(codec: Codec) -> Networks:
     return Networks(codec.model, codec.networks)
 

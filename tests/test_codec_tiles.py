@@ -10,17 +10,15 @@ from numpy.typing import NDArray
 from diveqcodec.codec import Codec
 from diveqcodec.container import bitstream
 from diveqcodec.errors import ConfigError, DamagedError, ModelError
-from diveqcodec.exact import weights
+from diveqcodec.exact.weights import CodingModel
 from diveqcodec.image import Picture
-from tests.support.places import GOLDEN
 from tests.support.tiles import cut_into
 from tests.support.tiny import drawn, picture_of
 
 
 @pytest.fixture(scope="module")
-def codec() -> Codec:
-    model = weights.load(GOLDEN / "tiny.safetensors")
-    return Codec(model, networks=torch.float32, workers=1)
+def codec(tiny_model: CodingModel) -> Codec:
+    return Codec(tiny_model, networks=torch.float32, workers=1)
 
 
 @pytest.fixture(autouse=True)

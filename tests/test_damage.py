@@ -5,18 +5,11 @@ import zlib
 
 import numpy as np
 import pytest
-import torch
 
 from diveqcodec.codec import Codec
 from diveqcodec.errors import FormatError, ModelError
-from diveqcodec.exact.weights import CodingModel
 from diveqcodec.image import Picture
 from tests.support.tiny import drawn, few_values
-
-
-@pytest.fixture(scope="module")
-def codec(tiny_model: CodingModel) -> Codec:
-    return Codec(tiny_model, networks=torch.float32)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from diveqcodec.codec import Codec
 from diveqcodec.container import bitstream
 from diveqcodec.container.entropy import Decoder
 from diveqcodec.exact.tile import TileCoder
-from diveqcodec.exact.weights import CodingModel
 from tests.support.coders import decoded_tiles, positions, quality_bin, rewritten
 from tests.support.places import GOLDEN, ROOT
 from tests.support.tiles import cut_into
@@ -27,11 +26,6 @@ EXPECTED: dict[str, Any] = json.loads((GOLDEN / "golden.json").read_text("utf-8"
 
 def golden(name: str) -> bytes:
     return (GOLDEN / f"{name}.dvq").read_bytes()
-
-
-@pytest.fixture(scope="module")
-def codec(tiny_model: CodingModel) -> Codec:
-    return Codec(tiny_model, networks=torch.float32)
 
 
 def test_golden_files_decode_to_golden_indices(codec: Codec) -> None:

@@ -13,7 +13,6 @@ from diveqcodec.codec import Codec
 from diveqcodec.container import bitstream
 from diveqcodec.image import Format, Picture, Pixels, flatten, load, save
 from diveqcodec.imagepixels import coded_bits
-from tests.support.places import GOLDEN
 from tests.support.pngs import chunk, png
 from tests.support.tiffs import page, tiff
 from tests.test_image import ADOBE_RGB, DARK_GREY
@@ -200,13 +199,6 @@ def test_every_kind_and_size_looks_the_same(kind: Callable[[Sample], Expected]) 
             np.testing.assert_array_equal(picture.alpha, alpha)
         is_deep = any(word in kind.__name__ for word in ("deep", "zero", "float"))
         assert any(EIGHT_BITS in notice for notice in picture.notices) == is_deep
-
-
-@pytest.fixture(scope="module")
-def codec() -> Codec:
-    from diveqcodec.exact import weights
-
-    return Codec(weights.load(GOLDEN / "tiny.safetensors"))
 
 
 @pytest.mark.parametrize("part", range(8))

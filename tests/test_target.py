@@ -11,7 +11,7 @@ from diveqcodec.container import bitstream
 from diveqcodec.errors import ConfigError
 from diveqcodec.image import Picture
 from diveqcodec.target import MAX_ENCODES, Target, psnr, search
-from tests.support.places import GOLDEN, ROOT
+from tests.support.places import ROOT
 from tests.support.tiny import drawn, picture_of
 
 PICTURE = Picture(np.full((100, 100, 3), 100, np.uint8))
@@ -130,13 +130,6 @@ def test_psnr_is_of_what_can_be_seen() -> None:
     assert psnr(Picture(pixels, alpha), Picture(other)) == pytest.approx(
         10 * math.log10(25 * 12), abs=1e-9
     )
-
-
-@pytest.fixture(scope="module")
-def codec() -> Codec:
-    from diveqcodec.exact import weights
-
-    return Codec(weights.load(GOLDEN / "tiny.safetensors"))
 
 
 @pytest.mark.parametrize("share", [0.2, 0.8])

@@ -17,18 +17,12 @@ from diveqcodec.cli.kinds import Kind
 from diveqcodec.codec import Codec
 from diveqcodec.exact import weights
 from diveqcodec.imagekinds import SUFFIXES
-from tests.support.commands import diveq, draw, errors, install_tiny
+from tests.support.commands import diveq, draw, errors
 from tests.support.places import ROOT
 
 ANY = Kind("a file", "files", lambda path: True)
 
-
-@pytest.fixture(autouse=True)
-def models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    folder = install_tiny(monkeypatch, tmp_path)
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    return folder
+pytestmark = pytest.mark.usefixtures("models")
 
 
 def planned(inputs: list[str], output: str | None = None, keeps_suffix: bool = False) -> list[Job]:

@@ -13,14 +13,9 @@ from diveqcodec.codec import Codec
 from diveqcodec.container import bitstream
 from diveqcodec.image import Picture
 from diveqcodec.quality import DEFAULT_QUALITY
-from tests.support.commands import diveq, draw, errors, install_tiny, opened
+from tests.support.commands import diveq, draw, errors, opened
 
-
-@pytest.fixture(autouse=True)
-def _sandbox(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    install_tiny(monkeypatch, tmp_path)
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
+pytestmark = pytest.mark.usefixtures("models")
 
 
 def test_compress_and_decompress_a_picture() -> None:

@@ -9,17 +9,14 @@ from diveqcodec import image
 from diveqcodec.cli.batch import PICTURE_SUFFIXES
 from diveqcodec.cli.decompress import SUFFIX_OF
 from diveqcodec.container import bitstream
-from tests.support.commands import TINY, diveq, draw, errors, install_tiny, opened
+from tests.support.commands import TINY, diveq, draw, errors, opened
 
 
 @pytest.fixture(autouse=True)
-def models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    folder = install_tiny(monkeypatch, tmp_path)
-    work = tmp_path / "work"
-    draw(work / "photo.png")
-    monkeypatch.chdir(work)
+def models(models: Path) -> Path:
+    draw(Path("photo.png"))
     assert diveq("compress", "photo.png", "--lossy").exit_code == 0
-    return folder
+    return models
 
 
 def test_the_formats_are_those_that_can_be_written() -> None:

@@ -18,18 +18,13 @@ from diveqcodec.cli.kinds import PICTURES
 from diveqcodec.codec import Codec
 from diveqcodec.image import Picture
 from tests.cli.test_batch import planned, touch
-from tests.support.commands import diveq, draw, errors, install_tiny
+from tests.support.commands import diveq, draw, errors
 from tests.support.places import ROOT
 
 # Compression of pictures is tested elsewhere; here it is a stand-in that costs nothing.
 DVQ = b"\x8bDVQ a stand-in"
 
-
-@pytest.fixture(autouse=True)
-def _sandbox(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    install_tiny(monkeypatch, tmp_path)
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
+pytestmark = pytest.mark.usefixtures("models")
 
 
 @pytest.fixture

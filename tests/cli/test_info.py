@@ -5,14 +5,9 @@ import pytest
 
 from diveqcodec import quality as scale
 from diveqcodec.quality import quality_of
-from tests.support.commands import diveq, draw, errors, install_tiny
+from tests.support.commands import diveq, draw, errors
 
-
-@pytest.fixture(autouse=True)
-def _sandbox(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    install_tiny(monkeypatch, tmp_path)
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
+pytestmark = pytest.mark.usefixtures("models")
 
 
 @pytest.mark.parametrize("quality", [1, 2, 33.3, 50, 99, 100])

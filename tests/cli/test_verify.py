@@ -13,14 +13,9 @@ from PIL import Image
 
 from diveqcodec.container import bitstream, lossless
 from diveqcodec.container.bitstream import DvqFile
-from tests.support.commands import diveq, draw, errors, install_tiny
+from tests.support.commands import diveq, draw, errors
 
-
-@pytest.fixture(autouse=True)
-def _sandbox(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    install_tiny(monkeypatch, tmp_path)
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
+pytestmark = pytest.mark.usefixtures("models")
 
 
 Break = Callable[[DvqFile, DvqFile], DvqFile]

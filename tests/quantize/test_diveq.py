@@ -7,6 +7,7 @@ from torch import Tensor
 
 from diveqcodec.errors import ConfigError, TrainingError
 from diveqcodec.quantize import DiVeQ, Noise, diveq_step, nearest, perplexity, usage, with_value
+from tests.support.quantizers import lookup_mse
 
 NOISES: list[Noise] = ["forward", "gradient", "none"]
 
@@ -264,11 +265,6 @@ def test_training_approaches_k_means(noise: Noise) -> None:
         loss.backward()
         optimizer.step()
     assert lookup_mse(quantizer, latents) < 1.05 * best  # measured: 1.000 to 1.003
-
-
-def lookup_mse(quantizer: DiVeQ, latents: Tensor) -> float:
-    with torch.no_grad():
-        return float((quantizer.lookup(quantizer.encode(latents)) - latents).square().mean())
 
 
 def k_means(latents: Tensor, size: int) -> float:

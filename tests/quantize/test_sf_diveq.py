@@ -17,6 +17,7 @@ from diveqcodec.quantize import (
     split_index,
     usage,
 )
+from tests.support.quantizers import lookup_mse
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -234,11 +235,6 @@ def test_training_unfolds_the_curve(tau: Literal["grid", "uniform"]) -> None:
     assert start > 0.7
     assert lookup_mse(quantizer, latents) < 0.097  # measured: .0903 (grid), .0894 (uniform)
     assert usage(quantizer.encode(latents), 61) > 0.95
-
-
-def lookup_mse(quantizer: SFDiVeQ, latents: Tensor) -> float:
-    with torch.no_grad():
-        return float((quantizer.lookup(quantizer.encode(latents)) - latents).square().mean())
 
 
 def test_oracle_forward_and_backward() -> None:

@@ -61,3 +61,9 @@ def made(name: str, size: int = 8, dim: int = 4, seed: int = 0) -> Quantizer:
 
 def latents(count: int = 300, dim: int = 4, seed: int = 1) -> torch.Tensor:
     return 0.7 * torch.randn(count, dim, generator=torch.Generator().manual_seed(seed)) + 0.1
+
+
+@torch.no_grad()
+def lookup_mse(quantizer: Quantizer, z: torch.Tensor) -> float:
+    """Error of what the indices of `z` alone stand for."""
+    return float((quantizer.lookup(quantizer.encode(z)) - z).square().mean())
