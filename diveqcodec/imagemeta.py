@@ -19,7 +19,7 @@ Format = Literal["png", "jpeg", "webp", "tiff", "ppm"]
 
 # An APP1 segment of JPEG, less its length field and the longest prefix (that of XMP).
 _JPEG_SEGMENT: Final = 65535 - 2 - 29
-_EXIF_PREFIX: Final = b"Exif\0\0"
+EXIF_PREFIX: Final = b"Exif\0\0"  # Pillow's `info` has it; pictures and files have not
 _ORIENTATION: Final = ExifTags.Base.Orientation
 _RESOLUTION: Final = (
     ExifTags.Base.XResolution,
@@ -150,7 +150,7 @@ def _stored_exif(image: Image.Image) -> bytes | None:
 def _own_exif(image: Image.Image) -> bytes | None:
     raw = _as_bytes(image.info.get("exif"))
     if raw is not None:
-        return _without_orientation(raw.removeprefix(_EXIF_PREFIX))
+        return _without_orientation(raw.removeprefix(EXIF_PREFIX))
     source = image.getexif()
     kept = Image.Exif()
     for tag in _DESCRIPTIVE:
@@ -159,7 +159,7 @@ def _own_exif(image: Image.Image) -> bytes | None:
     for directory in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
         if entries := source.get_ifd(directory):
             kept[directory] = entries
-    return kept.tobytes().removeprefix(_EXIF_PREFIX) if len(kept) else None
+    return kept.tobytes().removeprefix(EXIF_PREFIX) if len(kept) else None
 
 
 def _without_orientation(exif: bytes) -> bytes | None:
@@ -249,7 +249,7 @@ def _resolution(exif: bytes) -> tuple[float, float] | None:
     """Dots per inch that a TIFF block states."""
     block = Image.Exif()
     try:
-        block.load(_EXIF_PREFIX + exif)
+        block.load(EXIF_PREFIX + exif)
         values: list[Any] = [block.get(tag) for tag in _RESOLUTION]
         x, y, unit = values
         scale = 2.54 if unit == _CENTIMETRE else 1.0
@@ -282,7 +282,7 @@ def save_options(
         xmp = None
     options: dict[str, Any] = {"icc_profile": icc} if icc else {}
     if exif:
-        options["exif"] = _EXIF_PREFIX + exif
+        options["exif"] = EXIF_PREFIX + exif
         if format != "webp" and (dpi := _resolution(exif)):
             options["dpi"] = dpi
     if xmp and format == "png":
@@ -290,7 +290,7 @@ def save_options(
         options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode("utf-8", "replace"))
     elif xmp and format == "tiff":
         options["exif"] = Image.Exif()
-        options["exif"].load(_EXIF_PREFIX + exif if exif else None)
+        options["exif"].load(EXIF_PREFIX + exif if exif else None)
         options["exif"][_TIFF_XMP] = xmp
     elif xmp:
         options["xmp"] = xmp
@@ -301,7 +301,7 @@ def _is_readable(exif: bytes) -> bool:
     """Whether Pillow can read a block, which it must to write it as a part of a TIFF file."""
     block = Image.Exif()
     try:
-        block.load(_EXIF_PREFIX + exif)
+        block.load(EXIF_PREFIX + exif)
         block.tobytes()
     except EXIF_ERRORS:
         return False

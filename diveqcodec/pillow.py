@@ -22,7 +22,7 @@ from PIL import Image, ImageFile
 from diveqcodec.container import bitstream
 from diveqcodec.container.salvage import read_what_is_whole
 from diveqcodec.errors import ConfigError, DiveqError, FormatError
-from diveqcodec.imagemeta import Metadata, save_options
+from diveqcodec.imagemeta import EXIF_PREFIX, Metadata, save_options
 
 if TYPE_CHECKING:
     from diveqcodec.encoder import Lossless
@@ -33,10 +33,8 @@ __all__ = ["FORMAT", "MIME", "DvqImageFile"]
 log = logging.getLogger(__name__)
 
 FORMAT: Final = "DVQ"
-MIME: Final = "image/x-dvq"
+MIME: Final = bitstream.MIME
 
-_SUFFIX: Final = ".dvq"
-_EXIF_PREFIX: Final = b"Exif\0\0"
 _OPTIONS: Final = ("quality", "effort", "model", "device")  # of `diveqcodec.compress`
 _LOSSLESS: Final[dict[object, Lossless]] = {
     None: "auto",
@@ -149,7 +147,7 @@ class DvqImageFile(ImageFile.ImageFile):
         if metadata.icc is not None:
             self._info["icc_profile"] = metadata.icc
         if metadata.exif is not None:
-            self._info["exif"] = _EXIF_PREFIX + metadata.exif
+            self._info["exif"] = EXIF_PREFIX + metadata.exif
             options, _ = save_options(Metadata(exif=metadata.exif), 3, "png")
             if "dpi" in options:
                 self._info["dpi"] = options["dpi"]
@@ -201,22 +199,20 @@ def _as_asked(image: Image.Image) -> Image.Image:
     exif = asked.get("exif")
     if isinstance(exif, Image.Exif):
         exif = exif.tobytes()
-    if exif and not exif.startswith(_EXIF_PREFIX):
-        exif = _EXIF_PREFIX + exif
+    if exif and not exif.startswith(EXIF_PREFIX):
+        exif = EXIF_PREFIX + exif
     wanted = {
         "icc_profile": asked.get("icc_profile", image.info.get("icc_profile")),
         "exif": exif,
         "xmp": asked.get("xmp"),
         "dpi": asked.get("dpi"),
-        "transparency": image.info.get("transparency"),
+        "transparency": image.info.get("transparency"),  # 0 is a colour
     }
-    copy.info = {key: value for key, value in wanted.items() if value}
-    if image.info.get("transparency") == 0:
-        copy.info["transparency"] = 0
+    copy.info = {key: value for key, value in wanted.items() if value or value == 0}
     return copy
 
 
 Image.register_open(FORMAT, DvqImageFile, _accept)
 Image.register_save(FORMAT, _save)
-Image.register_extension(FORMAT, _SUFFIX)
+Image.register_extension(FORMAT, bitstream.SUFFIX)
 Image.register_mime(FORMAT, MIME)

@@ -21,7 +21,7 @@ from diveqcodec.cli import main
 from diveqcodec.train import loop
 from diveqcodec.train.config import to_toml
 from tests.support.commands import diveq, draw, install_tiny
-from tests.support.places import ROOT
+from tests.support.places import PACKAGE, ROOT
 from tests.support.tiny import tiny_config
 from tests.support.training import draw_pictures, few_blocks
 
@@ -172,3 +172,25 @@ def test_the_snippets_run(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {})
     assert "cat2.png" not in code or (tmp_path / "cat2.png").exists()
+
+
+TABLE = README.read_text("utf-8").partition("## Files\n")[2].partition("\n## ")[0]
+NAMED = [
+    name for row in TABLE.splitlines() for name in re.findall(r"`([^` ]+)`", row.split(" | ")[0])
+]
+
+
+def test_the_table_of_files_names_every_room() -> None:
+    found = {path for name in NAMED for place in (ROOT, PACKAGE) for path in place.glob(name)}
+    assert all(any(place.glob(name) for place in (ROOT, PACKAGE)) for name in NAMED)
+    inside = {path for path in PACKAGE.iterdir() if not path.name.startswith("__")}
+    around = {ROOT / name for name in ("models", "results", "docs", "scripts", "tests")}
+    assert not {path.name for path in (inside | around) - found - {PACKAGE / "py.typed"}}
+
+
+def test_contributing_names_files_that_are_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    names = set(re.findall(r"`([\w/]+\.(?:py|md|txt|toml))`", text))
+    assert len(names) > 10
+    places = (ROOT, PACKAGE, ROOT / "tests")
+    assert not [name for name in names if not any((place / name).exists() for place in places)]

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import click
 
-from diveqcodec.cli.console import Misuse
+from diveqcodec.cli.console import Misuse, OutputError, reason
 from diveqcodec.cli.files import write_atomic
 from diveqcodec.cli.options import Session, session_options
+from diveqcodec.container.bitstream import MIME
 from diveqcodec.errors import DiveqError
 
 _TYPE = Path("mime", "packages", "diveq.xml")
@@ -45,7 +46,7 @@ def command(session: Session, remove: bool, folder: Path | None) -> None:
     home = folder or Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
     for name, text in {_TYPE: type_file(), _THUMBNAILER: thumbnailer_file()}.items():
         if remove:
-            (home / name).unlink(missing_ok=True)
+            _remove(home / name)
         else:
             write_atomic(home / name, text.encode())
         session.console.line(f"{'removed' if remove else 'wrote'} {home / name}")
@@ -65,19 +66,38 @@ def thumbnailer_file(python: str = sys.executable) -> str:
         "[Thumbnailer Entry]\n"
         f"TryExec={python}\n"
         f"Exec={quoted} -m diveqcodec thumbnail --force --quiet -s %s %i %o\n"
-        "MimeType=image/x-dvq;\n"
+        f"MimeType={MIME};\n"
     )
 
 
+def _remove(path: Path) -> None:
+    """Take a file away that may be there.
+
+    Raises:
+        OutputError: it cannot be removed.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be removed: {reason(error)}") from error
+
+
 def _update(folder: Path, session: Session) -> None:
-    """Have the database of types built anew."""
+    """Have the database of types built anew.
+
+    Raises:
+        DiveqError: the program for it fails.
+    """
     if not folder.is_dir():
         return
     program = shutil.which(_UPDATE)
     if program is None:
         session.console.note(f"{_UPDATE} is not installed; the type counts once it has run")
         return
-    done = subprocess.run([program, str(folder)], capture_output=True, text=True)
+    try:
+        done = subprocess.run([program, str(folder)], capture_output=True, text=True)
+    except OSError as error:
+        raise DiveqError(f"{program}: cannot be run: {reason(error)}") from error
     if done.returncode:
         said = " ".join((done.stderr or done.stdout).split())
         raise DiveqError(f"{program} {folder}: failed ({said})")

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-DVQ_SUFFIX = ".dvq"
+from diveqcodec.container import bitstream
+
+DVQ_SUFFIX = bitstream.SUFFIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +34,11 @@ class Kind:
 
 
 def _is_dvq(path: Path) -> bool:
-    from diveqcodec.container.bitstream import MAGIC
-
     if path.suffix.lower() == DVQ_SUFFIX:
         return True
     try:
         with path.open("rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
+            return file.read(len(bitstream.MAGIC)) == bitstream.MAGIC
     except OSError:
         return True  # so that the error is reported when it is opened again
 

@@ -28,7 +28,9 @@ from diveqcodec.container.grid import Tile, grid_columns, grid_rows, tile_grid
 from diveqcodec.container.header import (
     HEADER_BYTES,
     MAGIC,
+    MIME,
     NO_MODEL,
+    SUFFIX,
     VERSION,
     Header,
     header_bytes,
@@ -41,7 +43,9 @@ from diveqcodec.limits import MAX_METADATA
 __all__ = [
     "HEADER_BYTES",
     "MAGIC",
+    "MIME",
     "NO_MODEL",
+    "SUFFIX",
     "VERSION",
     "Assembly",
     "DvqFile",

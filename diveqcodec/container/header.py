@@ -15,6 +15,8 @@ from diveqcodec.limits import MAX_PIXELS, MAX_SIDE
 # The first byte is not ASCII, so that no text file is taken for a picture.
 MAGIC: Final = b"\x8bDVQ"
 VERSION: Final = 1
+SUFFIX: Final = ".dvq"
+MIME: Final = "image/x-dvq"
 
 # Bytes of a file that are enough for `read_header`.
 HEADER_BYTES: Final = 64

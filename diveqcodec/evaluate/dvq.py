@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diveqcodec.container import bitstream
 from diveqcodec.errors import ConfigError
 from diveqcodec.quality import HIGHEST, LOWEST
 
@@ -29,7 +30,7 @@ class DvqCodec:
         ConfigError: The codec has no such effort.
     """
 
-    suffix = ".dvq"
+    suffix = bitstream.SUFFIX
     bounds = (LOWEST, HIGHEST)
 
     def __init__(self, codec: Codec, effort: int | None = None) -> None:

@@ -77,6 +77,22 @@ def test_what_is_installed_can_be_removed(tmp_path: Path, monkeypatch: pytest.Mo
     assert not [path for path in (tmp_path / "share").rglob("*") if path.is_file()]
 
 
+def test_what_cannot_be_removed_or_run_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "share"
+    folder = home / "mime" / "packages" / "diveq.xml"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(shutil, "which", lambda _name: str(tmp_path / "gone"))
+    result = diveq("desktop", "--remove", "--folder", home)
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert result.stderr.startswith(f"Error: {folder}: cannot be removed: ")
+    folder.rmdir()
+    result = diveq("desktop", "--remove", "--folder", home)
+    assert result.exit_code == 1
+    assert result.stderr.endswith(f"Error: {tmp_path / 'gone'}: cannot be run: no such file\n")
+
+
 def test_the_thumbnailer_runs_as_a_file_manager_runs_it(tmp_path: Path) -> None:
     """Its line is taken apart as the Desktop Entry Specification says, and run elsewhere."""
     picture = draw(tmp_path / "a b.png", "RGBA", (90, 60))
