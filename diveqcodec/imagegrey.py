@@ -40,7 +40,7 @@ _ROWS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class ValueScale:
     """What a file says of its values; `tagged` and `white` are None where it says nothing.
 
     Attributes:
@@ -77,7 +77,7 @@ def is_deep(mode: str) -> bool:
     return mode[0] in "IF"
 
 
-def scale_of(image: Image.Image) -> Scale:
+def scale_of(image: Image.Image) -> ValueScale:
     """What the file of an image that Pillow opened says of its deep grey values."""
     depth = {"F": "float", "I": "32-bit"}.get(image.mode, "16-bit")
     white: float | None = 65535.0 if image.mode.startswith("I;16") else None
@@ -85,7 +85,7 @@ def scale_of(image: Image.Image) -> Scale:
         white, depth = 65535.0, "16-bit"  # Pillow has scaled to it
     tags: Any = getattr(image, "tag_v2", None)
     if tags is None:
-        return Scale(None, white, depth=depth)
+        return ValueScale(None, white, depth=depth)
     bits = _number(tags.get(_BITS_PER_SAMPLE))
     if image.mode.startswith("I;16") and bits is not None and bits < 16:
         white, depth = 2.0**bits - 1, f"{bits:g}-bit"
@@ -96,10 +96,10 @@ def scale_of(image: Image.Image) -> Scale:
     black = min(low, 0.0)
     tagged = high if high is not None and high > black else None
     is_inverted = tags.get(_PHOTOMETRIC, _WHITE_IS_ZERO) == _WHITE_IS_ZERO
-    return Scale(tagged, white, black if tagged else 0.0, is_inverted, depth)
+    return ValueScale(tagged, white, black if tagged else 0.0, is_inverted, depth)
 
 
-def range_of(values: NDArray[Any], scale: Scale, name: str, notices: list[str]) -> Range:
+def range_of(values: NDArray[Any], scale: ValueScale, name: str, notices: list[str]) -> Range:
     """Black and white of values `[H, W]` of any integer or float type.
 
     Args:
@@ -145,7 +145,7 @@ def to_bytes(values: NDArray[Any], ends: Range, curve: Curve | None = None) -> P
     return result
 
 
-def _white(values: NDArray[Any], scale: Scale) -> float | None:
+def _white(values: NDArray[Any], scale: ValueScale) -> float | None:
     """White where no tag tells, or None if there is none that fits."""
     high = values.max()
     if scale.is_float:

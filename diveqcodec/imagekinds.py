@@ -59,7 +59,7 @@ SUFFIXES: Final = frozenset(f".{name}" for name in f"{_OF_PILLOW} {_OF_OTHERS}".
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class PictureKind:
     """A kind of picture.
 
     Attributes:
@@ -98,12 +98,12 @@ class Kind:
         return self.name
 
 
-HEIC: Final = Kind("a HEIC picture", "pillow-heif", "pillow_heif", "register_heif_opener")
-JXL: Final = Kind("a JPEG XL picture", "pillow-jxl-plugin", "pillow_jxl")
-DVQ: Final = Kind("a .dvq file already")
+HEIC: Final = PictureKind("a HEIC picture", "pillow-heif", "pillow_heif", "register_heif_opener")
+JXL: Final = PictureKind("a JPEG XL picture", "pillow-jxl-plugin", "pillow_jxl")
+DVQ: Final = PictureKind("a .dvq file already")
 
 
-def sniff(head: bytes) -> Kind | None:
+def sniff(head: bytes) -> PictureKind | None:
     """The kind of picture that begins like this, or None; `head` is `HEAD_BYTES` long or more."""
     if head.startswith(_DVQ):
         return DVQ
@@ -115,15 +115,15 @@ def sniff(head: bytes) -> Kind | None:
     if head.startswith(_JXL):
         return JXL
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return Kind("WEBP")
+        return PictureKind("WEBP")
     if head[4:8] == b"ftyp":
         return _boxed({head[8:12], *(head[i : i + 4] for i in range(16, len(head) - 3, 4))})
-    return next((Kind(name) for start, name in _PILLOW if head.startswith(start)), None)
+    return next((PictureKind(name) for start, name in _PILLOW if head.startswith(start)), None)
 
 
-def raw(maker: str) -> Kind:
+def raw(maker: str) -> PictureKind:
     """The kind of a camera's raw file."""
-    return Kind(f"a camera's raw file ({maker})", is_raw=True)
+    return PictureKind(f"a camera's raw file ({maker})", is_raw=True)
 
 
 def claims_to_be_a_picture(path: Path) -> bool:
@@ -138,10 +138,10 @@ def claims_to_be_a_picture(path: Path) -> bool:
         return sniff(file.read(HEAD_BYTES)) not in (None, DVQ)
 
 
-def _boxed(brands: set[bytes]) -> Kind | None:
+def _boxed(brands: set[bytes]) -> PictureKind | None:
     """The kind of a file of ISO's base media format, by its brands."""
     if brands & set(_AVIF_BRANDS):
-        return Kind("AVIF")
+        return PictureKind("AVIF")
     if b"crx " in brands:
         return raw("Canon")
     return HEIC if brands & set(_HEIC_BRANDS) else None

@@ -36,7 +36,7 @@ class Samples:
 
     is_grey: bool
     bits: int = 8
-    scale: imagegrey.Scale | None = None
+    scale: imagegrey.ValueScale | None = None
     encoding: Encoding | None = None
     notice: str | None = None
 

@@ -75,7 +75,7 @@ class Tiff:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Chosen:
     """A file whose first page is the picture, how many pictures there were, and what to say."""
 
     file: BinaryIO
@@ -83,7 +83,7 @@ class Choice:
     notices: list[str] = field(default_factory=list)
 
 
-def choose(file: BinaryIO, name: str, *, is_strict: bool = False) -> Choice | None:
+def choose(file: BinaryIO, name: str, *, is_strict: bool = False) -> Chosen | None:
     """Make the picture of a TIFF file its first page.
 
     Args:
@@ -116,8 +116,8 @@ def choose(file: BinaryIO, name: str, *, is_strict: bool = False) -> Choice | No
     count = max(1, sum(one.is_whole for one in tiff.pages))
     if page is tiff.pages[0] and not tiff.is_damaged:
         file.seek(0)
-        return Choice(file, count, notices)
-    return Choice(_with_first(file, page), count, notices)
+        return Chosen(file, count, notices)
+    return Chosen(_with_first(file, page), count, notices)
 
 
 def read(file: BinaryIO) -> Tiff:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from diveqcodec.cli.console import Console, Misuse, reason
 from diveqcodec.cli.files import STREAM, check_stdout, check_target, is_folder
 from diveqcodec.cli.jobs import Failure, Job, Outcome, Source, Work, attempt
-from diveqcodec.cli.kinds import DVQ_SUFFIX, Kind
+from diveqcodec.cli.kinds import DVQ_SUFFIX, FileKind
 from diveqcodec.errors import DiveqError
 from diveqcodec.folders import files_below
 
@@ -57,7 +57,7 @@ class Naming:
         return path.with_name(path.name + self.suffix)
 
 
-def expand(inputs: Sequence[str], kind: Kind, console: Console) -> list[Source]:
+def expand(inputs: Sequence[str], kind: FileKind, console: Console) -> list[Source]:
     """The inputs with folders replaced by their files of one kind.
 
     Folders are walked recursively and sorted; hidden files are left out, and so are, with a note,
@@ -84,7 +84,7 @@ def expand(inputs: Sequence[str], kind: Kind, console: Console) -> list[Source]:
     return sources
 
 
-def _sifted(folder: Path, kind: Kind, console: Console) -> list[Source]:
+def _sifted(folder: Path, kind: FileKind, console: Console) -> list[Source]:
     """The files of one kind below a folder, and the folders below it that cannot be read."""
     chosen, others = [], []
     for source in _below(folder):

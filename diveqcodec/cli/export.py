@@ -12,7 +12,7 @@ from diveqcodec.cli.files import check_target
 from diveqcodec.cli.options import Session, force_option, session_options
 
 if TYPE_CHECKING:
-    from diveqcodec.train.exporting import Check, Report
+    from diveqcodec.train.exporting import Check, Exported
 
 _LARGEST_EXCESS = 0.01  # of the bits, more or fewer, before there is a warning
 
@@ -68,7 +68,7 @@ def command(
     )
 
 
-def _table(report: Report) -> str:
+def _table(report: Exported) -> str:
     """One line a quality: as trained, as exported, and the difference."""
     head = f"{report.pictures} pictures    as trained             as exported            difference"
     return "\n".join([head, *map(_row, report.checks)])

@@ -17,7 +17,7 @@ DVQ_SUFFIX = bitstream.SUFFIX
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class FileKind:
     """A kind of file.
 
     Attributes:
@@ -71,5 +71,5 @@ def _opens(path: Path) -> bool:
     return True
 
 
-DVQ = Kind("a .dvq file", ".dvq files", _is_dvq)
-PICTURES = Kind("a picture", "pictures", _is_picture, DVQ_SUFFIX)
+DVQ = FileKind("a .dvq file", ".dvq files", _is_dvq)
+PICTURES = FileKind("a picture", "pictures", _is_picture, DVQ_SUFFIX)

@@ -58,7 +58,7 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Exported:
     """The exported model, and one check a quality (none if no pictures were given)."""
 
     path: Path
@@ -75,7 +75,7 @@ def export(
     check: Path | None = None,
     licence: str = "",
     limit: int = 6,
-) -> Report:
+) -> Exported:
     """Write the averaged weights of `run` as a weights file.
 
     Args:
@@ -113,7 +113,7 @@ def export(
                 weights.save(model, temporary, origin)  # the id does not cover the provenance
     except OSError as error:
         raise ModelError(f"{target}: weights not written ({error})") from error
-    return Report(target, coding.model_id, int(info["step"]), count, checks)
+    return Exported(target, coding.model_id, int(info["step"]), count, checks)
 
 
 def load_averaged(run: Path) -> tuple[DvqModel, dict[str, Any]]:

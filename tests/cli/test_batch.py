@@ -13,14 +13,14 @@ import torch
 from diveqcodec.cli import batch, files
 from diveqcodec.cli.console import Console, Misuse, describe
 from diveqcodec.cli.jobs import Job
-from diveqcodec.cli.kinds import Kind
+from diveqcodec.cli.kinds import FileKind
 from diveqcodec.codec import Codec
 from diveqcodec.exact import weights
 from diveqcodec.imagekinds import SUFFIXES
 from tests.support.commands import diveq, draw, errors
 from tests.support.places import ROOT
 
-ANY = Kind("a file", "files", lambda path: True)
+ANY = FileKind("a file", "files", lambda path: True)
 
 pytestmark = pytest.mark.usefixtures("models")
 

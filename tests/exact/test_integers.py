@@ -16,7 +16,7 @@ from diveqcodec.model.dvq import DvqModel
 from diveqcodec.model.priorlayers import layers_of
 from diveqcodec.quality import gain_index, lambda_of
 from diveqcodec.train import exporting
-from diveqcodec.train.exporting import Check, Report
+from diveqcodec.train.exporting import Check, Exported
 from tests.support.commands import diveq
 from tests.support.tiny import TINY, drawn, picture_of, trained
 
@@ -105,10 +105,10 @@ def notes(
 ) -> list[str]:
     """What `diveq export` notes after an export that these checks came of."""
 
-    def export(run: Path, target: Path, *, check: Path | None, licence: str) -> Report:
+    def export(run: Path, target: Path, *, check: Path | None, licence: str) -> Exported:
         assert (check is not None) == bool(checks)
         target.write_bytes(b"weights")
-        return Report(target, b"\1" * 8, 4, len(checks), checks)
+        return Exported(target, b"\1" * 8, 4, len(checks), checks)
 
     monkeypatch.setattr(exporting, "export", export)
     result = diveq("export", "run", "-o", folder / "a.safetensors", *options)
