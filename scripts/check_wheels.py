@@ -133,6 +133,7 @@ def golden() -> int:
     from diveqcodec.container import bitstream
     from diveqcodec.container.entropy import Decoder
     from diveqcodec.exact.tile import TileCoder
+    from diveqcodec.model.dvq import STRIDE
 
     expected = json.loads((GOLDEN / "golden.json").read_text("utf-8"))
     codec = Codec.load(GOLDEN / "tiny.safetensors")
@@ -143,7 +144,7 @@ def golden() -> int:
         found: dict[str, list[str]] = {"indices": [], "latent": []}
         for tile, content in zip(grid, file.tiles, strict=True):
             assert content is not None
-            size = -(-tile.height // 16), -(-tile.width // 16)
+            size = -(-tile.height // STRIDE), -(-tile.width // STRIDE)
             quality_bin = codec.model.config.scale.bin(file.header.gain_index)
             coder = TileCoder(codec.model, Decoder(content.payload), quality_bin, size)
             latent, crc = coder.run()
