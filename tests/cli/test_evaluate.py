@@ -2,15 +2,19 @@ import csv
 import json
 import os
 import shutil
+import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from diveqcodec.evaluate.curves import read_curve
 from diveqcodec.evaluate.resultfiles import read_results
 from tests.support.commands import diveq, draw, errors, install_tiny, opened
 from tests.support.learned import ARCHITECTURE, save_checkpoint, with_compressai
+from tests.support.places import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -290,6 +294,31 @@ def test_anchors_with_settings() -> None:
         "r.webp.json",
     ]
     assert "method 0" in json.loads(Path("r.webp-method0.json").read_text())["description"]
+
+
+def test_what_the_readme_installs_is_enough() -> None:
+    """Nothing that only the extras bring is asked for."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    core = {Requirement(text).name for text in project["dependencies"]}
+    lists = project["optional-dependencies"].values()
+    extras = {Requirement(text).name for some in lists for text in some}
+    names = sorted(name.replace("-", "_") for name in extras - core)
+    assert {"compressai", "pytorch_msssim", "scipy"} <= set(names)
+    options = ["-q", "20,90", "--anchor", "webp", "--curve", "vtm"]
+    options += ["--plot", "rd.png", "--html", "r.html"]
+    code = (
+        "import sys\n"
+        f"for name in {names}: sys.modules[name] = None\n"  # importing one is an ImportError
+        "from diveqcodec.cli import main\n"
+        f"main({['eval', 'set/a.png', *options]})\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (run.returncode, "Error" in run.stderr) == (0, False), run.stderr
+    assert "BD-rate" in run.stdout
+    assert Path("rd.png").exists()
+    assert Path("r.html").exists()
 
 
 def test_what_is_missing_is_said_once_and_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
