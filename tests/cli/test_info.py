@@ -24,7 +24,7 @@ def test_info_of_a_file() -> None:
     assert record["is_grey"]
     assert record["has_alpha"]
     assert record["quality"] == 25
-    assert record["model"] == "diveq-3"
+    assert record["model"] == "diveq-4"
     assert record["bytes"] == len(data)
     assert record["bpp"] == pytest.approx(8 * len(data) / 600)
     assert record["tiles"] == 1
