@@ -72,7 +72,7 @@ $(VENV)/.installed-core: pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/.installed-core
-	$(PIP) -e '.[eval,dev]'
+	$(PIP) -e '.[cluster,eval,dev]'
 	@touch $@ $(VENV)/.installed-core
 
 $(BIN)/python:

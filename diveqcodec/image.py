@@ -32,6 +32,7 @@ from diveqcodec.imagemeta import (
 )
 from diveqcodec.imagepixels import Pixels, samples_of, to_pixels
 from diveqcodec.limits import MAX_METADATA, MAX_PIXELS, MAX_SIDE
+from diveqcodec.store import Remote
 
 __all__ = ["MAX_PIXELS", "Format", "Picture", "Pixels", "flatten", "load", "save"]
 
@@ -63,7 +64,7 @@ class Picture:
 
 
 def load(
-    source: str | Path | BinaryIO,
+    source: str | Path | Remote | BinaryIO,
     *,
     name: str | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -72,7 +73,7 @@ def load(
     """Decode a picture of any format that Pillow reads, recognised by content.
 
     Args:
-        source: A path, or a binary file.
+        source: A path, a place in a store, or a binary file.
         name: What messages call it; by default the path.
         max_pixels: Width times height above which a picture is refused before it is decoded.
         strict: Refuse files with damage that leaves the picture whole, which is a notice otherwise.
@@ -80,11 +81,12 @@ def load(
     Raises:
         ImageError: It cannot be opened or decoded, or is too large.
     """
-    name = name or str(source if isinstance(source, str | Path) else "<stream>")
+    name = name or str(source if isinstance(source, str | Path | Remote) else "<stream>")
     try:
-        file = open(source, "rb") if isinstance(source, str | Path) else source  # noqa: SIM115
+        file = _file(source)
     except OSError as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        text = error.strerror or str(error)
+        reason = "no such file" if isinstance(error, FileNotFoundError) else text
         raise ImageError(f"{name}: {str(reason).lower()}") from error
     try:
         seekable = file if file.seekable() else BytesIO(file.read())
@@ -95,6 +97,12 @@ def load(
     finally:
         if file is not source:
             file.close()
+
+
+def _file(source: str | Path | Remote | BinaryIO) -> BinaryIO:
+    if isinstance(source, Remote):
+        return BytesIO(source.read_bytes())  # a store takes as long for every single read
+    return open(source, "rb") if isinstance(source, str | Path) else source
 
 
 def save(picture: Picture, target: str | Path | BinaryIO, format: Format) -> tuple[str, ...]:

@@ -71,6 +71,32 @@ def load(reference: str | Path | None = None, device: torch.device | None = None
     return weights.load(find(reference).path, device)
 
 
+def load_entry(entry: Entry, device: torch.device | None = None) -> CodingModel:
+    """Load weights that were found, perhaps on another machine: there they may lie elsewhere.
+
+    Raises:
+        ModelError: they are not here, or others are in their place.
+    """
+    from diveqcodec.exact import weights
+
+    path = entry.path
+    if not path.is_file():
+        own = by_id(bytes.fromhex(entry.model_id))
+        if own is None:
+            raise ModelError(
+                f"{path}: no such file here; put the weights where all machines see them, "
+                "or install them on each"
+            )
+        path = own.path
+    model = weights.load(path, device)
+    if model.model_id.hex() != entry.model_id:
+        raise ModelError(
+            f"{path}: is model {model.model_id.hex()} here, not {entry.model_id}; "
+            "install the same weights on all machines"
+        )
+    return model
+
+
 def find(reference: str | Path | None = None) -> Entry:
     """The weights that a path, a name, or an id (abbreviated to 4 digits or more) means.
 

@@ -36,6 +36,8 @@ from diveqcodec.evaluate.resultfiles import read_results, results_json
 from diveqcodec.evaluate.results import Results, Row
 from diveqcodec.evaluate.trials import Trial
 from diveqcodec.evaluate.trials import measure as measure_trials
+from diveqcodec.processes import Processes
+from diveqcodec.store import Place
 
 ROOT = Path(__file__).resolve().parent.parent
 README, RESULTS = ROOT / "README.md", ROOT / "results"
@@ -79,7 +81,9 @@ def measure(
     target.mkdir(parents=True, exist_ok=True)
     for name in names:
         # every codec on its own: what is measured stays measured, whatever comes
-        measured = measure_trials([_trial(name)], files, _show, _refuse, journal=journal, jobs=jobs)
+        engine = Processes(jobs) if jobs > 1 else None
+        trials = [_trial(name)]
+        measured = measure_trials(trials, files, _show, _refuse, journal=journal, engine=engine)
         (target / f"{name}.json").write_text(results_json(measured.results[0]), "utf-8")
 
 
@@ -127,7 +131,7 @@ def _trial(name: str) -> Trial:
     if name in OURS:
         effort = int(name.removeprefix("diveq-e"))
         entry = zoo.find()
-        make = partial(dvq.load, entry.path, "cpu", effort, by_part=False)
+        make = partial(dvq.load, entry, "cpu", effort, by_part=False)
         codec = make()
         codec.name = name  # whatever the weights are called
         return Trial(codec, QUALITIES, make)
@@ -270,7 +274,7 @@ def _show(row: Row) -> None:
     sys.stderr.write(f"{row.image} q{row.quality:g} {row.bpp:.4f} bpp {row.psnr:.3f} dB\n")
 
 
-def _refuse(path: Path, error: Exception) -> None:
+def _refuse(path: Place, error: Exception) -> None:
     raise error
 
 

@@ -16,9 +16,9 @@ from tests.support.places import PACKAGE, ROOT
 
 STOREYS = (  # from the ground up
     {"errors", "folders", "limits"},
-    {"imagecolour", "imagegrey", "imagekinds", "imagemend"},
+    {"imagecolour", "imagegrey", "imagekinds", "imagemend", "processes", "store"},
     {"imagemeta", "imagepixels", "imagetiff"},
-    {"atomic", "config", "image", "parallel", "psnr", "quality", "ssim"},
+    {"atomic", "cluster", "config", "image", "parallel", "psnr", "quality", "ssim"},
     {"container", "quantize"},  # bytes; the paper
     {"model"},  # floats
     {"exact"},  # integers
@@ -42,6 +42,9 @@ OUTSIDE = {
     "errors": set(),
     "folders": set(),
     "limits": set(),
+    "processes": set(),
+    "store": {"fsspec"},
+    "cluster": {"dask", "distributed"},
     "psnr": {"numpy"},
     "config": set(),
     "container": {"numpy", "PIL", "constriction"},
@@ -291,7 +294,8 @@ def test_every_dependency_is_imported_and_every_import_installed() -> None:
     }
     found = {{"PIL": "pillow"}.get(name, name) for name in found - set(sys.stdlib_module_names)}
     assert not core - found, "nothing imports these"
-    extra = {Requirement(text).name for text in project["optional-dependencies"]["eval"]}
+    extras = project["optional-dependencies"]
+    extra = {Requirement(text).name for name in ("eval", "cluster") for text in extras[name]}
     assert not found - core - extra, "these are not installed with the package"
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from diveqcodec.cli.console import Console, Misuse, reason
@@ -20,6 +20,7 @@ from diveqcodec.cli.jobs import Failure, Job, Outcome, Source, Work, attempt
 from diveqcodec.cli.kinds import DVQ_SUFFIX, FileKind
 from diveqcodec.errors import DiveqError
 from diveqcodec.folders import files_below
+from diveqcodec.store import Place, Present, Remote, place
 
 if TYPE_CHECKING:
     from diveqcodec.cli.options import Session
@@ -50,11 +51,11 @@ class Naming:
     replaced: Collection[str] = ()
     remedy: str = ""
 
-    def output(self, path: Path) -> Path:
+    def output(self, name: str) -> str:
         """The name of the output of an input: `a.jpg` -> `a.dvq`, `v1.2` -> `v1.2.dvq`."""
-        if path.suffix.lower() in self.replaced:
-            return path.with_suffix(self.suffix)
-        return path.with_name(path.name + self.suffix)
+        suffix = PurePath(name).suffix
+        stem = name.removesuffix(suffix) if suffix.lower() in self.replaced else name
+        return stem + self.suffix
 
 
 def expand(inputs: Sequence[str], kind: FileKind, console: Console) -> list[Source]:
@@ -74,18 +75,20 @@ def expand(inputs: Sequence[str], kind: FileKind, console: Console) -> list[Sour
         raise Misuse("an input is an empty name; give a file, a folder, or -")
     sources = []
     for name in inputs:
-        path = Path(name)
         if name == STREAM:
             sources.append(Source("<stdin>", None))
-        elif is_folder(path):
-            sources += _sifted(path, kind, console)
+        elif is_folder(name):
+            sources += _sifted(place(name), kind, console)
         else:
-            sources.append(Source(name, path))
+            sources.append(Source(name, place(name)))
     return sources
 
 
-def _sifted(folder: Path, kind: FileKind, console: Console) -> list[Source]:
-    """The files of one kind below a folder, and the folders below it that cannot be read."""
+def _sifted(folder: Place, kind: FileKind, console: Console) -> list[Source]:
+    """The files of one kind below a folder, and the folders below it that cannot be read.
+
+    Those of a store are told by their names: to open each one would take hours.
+    """
     chosen, others = [], []
     for source in _below(folder):
         assert source.path is not None
@@ -103,9 +106,15 @@ def _sifted(folder: Path, kind: FileKind, console: Console) -> list[Source]:
     return chosen
 
 
-def _below(folder: Path) -> list[Source]:
+def _below(folder: Place) -> list[Source]:
     """Files below a folder, sorted and not hidden, and what cannot be looked into."""
     found: list[Source] = []
+    if isinstance(folder, Remote):
+        return [
+            Source(str(one), one, folder)
+            for one in _listed(folder)
+            if not any(part.startswith(".") for part in one.relative_to(folder).parts)
+        ]
 
     def refused(error: OSError) -> None:
         path = Path(error.filename)
@@ -113,7 +122,14 @@ def _below(folder: Path) -> list[Source]:
 
     files = files_below(folder, refused)
     found += [Source(str(path), path, folder) for path in files]
-    return sorted(found, key=lambda source: source.path or Path())
+    return sorted(found, key=lambda source: Path(source.name))
+
+
+def _listed(folder: Remote) -> list[Remote]:
+    try:
+        return folder.below()
+    except OSError as error:
+        raise DiveqError(f"{folder}: cannot be listed: {reason(error)}") from error
 
 
 def plan(
@@ -156,32 +172,35 @@ def run(
     work: Work,
     session: Session,
     *,
-    processes: int = 1,
+    processes: int | None = None,
+    cluster: str | None = None,
     skips_existing: bool = False,
     is_summed: bool = True,
 ) -> int:
     """Do the jobs, whatever happens to each; the exit status, 0 or 1.
 
     Args:
-        jobs: In the order in which they are reported.
+        jobs: In the order in which they are reported, except by a cluster.
         work: Does one of them; for several processes it must be picklable.
         session: The command's.
-        processes: How many work at the same time.
+        processes: How many work at the same time; by default one, or as many as a cluster of this
+            machine has cores.
+        cluster: The address of a cluster that does it.
         skips_existing: Pass over jobs whose output is there already.
         is_summed: Say at the end of several jobs what became of them.
     """
     start, console = time.perf_counter(), session.console
     total = _Total()
-    waiting = []
+    waiting, present = [], Present()
     for job in jobs:
-        if skips_existing and job.target is not None and os.path.lexists(job.target):
+        if skips_existing and job.target is not None and _is_there(job.target, present):
             total.skipped += 1
             skipped = {"input": job.source.name, "output": job.target_name, "skipped": True}
             console.record(skipped)
         else:
             waiting.append(job)
     with console.counter(len(waiting), "file") as advance:
-        for job, result in _results(waiting, work, session, processes):
+        for job, result in _results(waiting, work, session, processes, cluster):
             _report(job, result, console)
             total.add(result)
             advance(1)
@@ -190,20 +209,39 @@ def run(
     return 1 if total.failed else 0
 
 
-def _results(
-    jobs: Sequence[Job], work: Work, session: Session, processes: int
-) -> Iterator[tuple[Job, Outcome | Failure]]:
-    if min(processes, len(jobs)) < 2:
-        return ((job, attempt(work, job, session)) for job in jobs)
-    from diveqcodec.cli.pool import results
+def _is_there(target: Place, present: Present) -> bool:
+    try:
+        return target in present
+    except OSError as error:
+        raise DiveqError(f"{target}: cannot be looked for: {reason(error)}") from error
 
-    return results(jobs, work, session, min(processes, len(jobs)))
+
+def _results(
+    jobs: Sequence[Job], work: Work, session: Session, processes: int | None, cluster: str | None
+) -> Iterator[tuple[Job, Outcome | Failure]]:
+    count = min(processes or 1, len(jobs))
+    if not jobs or (cluster is None and count < 2):
+        yield from ((job, attempt(work, job, session)) for job in jobs)
+        return
+    from diveqcodec.cli.worker import check_places, results
+
+    check_places(jobs)
+    if cluster is None:
+        from diveqcodec.processes import Processes
+
+        threads = session.threads or max(1, (os.cpu_count() or 1) // count)
+        yield from results(jobs, work, session, Processes(count), threads)
+        return
+    from diveqcodec.cluster import connected
+
+    with connected(cluster, processes) as engine:
+        yield from results(jobs, work, session, engine, session.threads)
 
 
 def check(job: Job, is_forced: bool) -> None:
     """Refuse a job whose output would destroy something (see `check_target`)."""
     if job.target is not None:
-        check_target(job.target, job.source.path, is_forced)
+        check_target(job.target, job.source.path, is_forced or job.is_new)
 
 
 def hint_output(inputs: Sequence[str], source: Source, suffixes: Collection[str]) -> str:
@@ -259,13 +297,14 @@ def _report(job: Job, result: Outcome | Failure, console: Console) -> None:
     console.record(result.record)
 
 
-def _target(source: Source, output: str | None, is_several: bool, naming: Naming) -> Path:
+def _target(source: Source, output: str | None, is_several: bool, naming: Naming) -> Place:
     if output is None:
         assert source.path is not None  # standard input goes to standard output
-        return naming.output(source.path)
+        return source.path.with_name(naming.output(source.path.name))
     if _is_folder(output, is_several):
-        return Path(output) / naming.output(source.relative)
-    return Path(output)
+        relative = source.relative
+        return place(output) / relative.with_name(naming.output(relative.name))
+    return place(output)
 
 
 def are_several(inputs: Sequence[str]) -> bool:
@@ -280,15 +319,18 @@ def is_folder_name(output: str) -> bool:
 
 
 def _is_folder(output: str, is_several: bool) -> bool:
-    path = Path(output)
     if is_folder_name(output):
         return True
     if not is_several:
         return False
-    looks_like_file = path.suffix.lower() in {DVQ_SUFFIX, *PICTURE_SUFFIXES}
-    if os.path.lexists(path) or looks_like_file:
+    looks_like_file = PurePath(output).suffix.lower() in {DVQ_SUFFIX, *PICTURE_SUFFIXES}
+    if looks_like_file or _is_there(place(output), Present()):
         raise Misuse("-o must be a directory when there are several inputs")
     return True
+
+
+def _whole_name(where: Place) -> str:
+    return os.path.abspath(where) if isinstance(where, Path) else str(where)
 
 
 def _distinct(jobs: Sequence[Job], remedy: str) -> list[Job]:
@@ -299,8 +341,8 @@ def _distinct(jobs: Sequence[Job], remedy: str) -> list[Job]:
     of_target: dict[str, dict[str, Job]] = {}
     for job in jobs:
         assert job.target is not None
-        key = os.path.normcase(job.target.absolute())
-        of_target.setdefault(key, {}).setdefault(os.path.abspath(job.source.path or ""), job)
+        key = os.path.normcase(_whole_name(job.target))
+        of_target.setdefault(key, {}).setdefault(_whole_name(job.source.path or Path()), job)
     result = []
     for rivals in of_target.values():
         names = [job.source.name for job in rivals.values()]

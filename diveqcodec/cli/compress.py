@@ -15,13 +15,14 @@ import click
 from diveqcodec.cli import batch, completion
 from diveqcodec.cli.batch import Naming
 from diveqcodec.cli.console import Misuse
-from diveqcodec.cli.files import STREAM, read_stdin
+from diveqcodec.cli.files import STREAM, read_remote, read_stdin
 from diveqcodec.cli.jobs import Job, Outcome, Writing, store
 from diveqcodec.cli.kinds import DVQ_SUFFIX, PICTURES
 from diveqcodec.cli.options import (
     Session,
     background_option,
     batch_options,
+    check_cluster,
     check_existing,
     find_model,
     force_option,
@@ -131,6 +132,7 @@ def command(
     processes: int,
     skip_existing: bool,
     keep_times: bool,
+    cluster: str | None,
 ) -> None:
     """Compress pictures to .dvq files.
 
@@ -138,6 +140,7 @@ def command(
     the input unless -o names another place; with a folder as -o the tree is mirrored.
     """
     check_existing(force, skip_existing)
+    check_cluster(cluster, processes, keep_times, [*inputs, output])
     target = _target({"bpp": target_bpp, "size": target_size, "psnr": target_psnr})
     if target is not None and lossless == "always":
         raise Misuse(f"--lossless keeps every pixel: it excludes --target-{target.kind}")
@@ -147,7 +150,7 @@ def command(
     jobs = batch.plan(inputs, sources, output, naming)
     batch.check_json(jobs, session.console)
     settings = _Settings(
-        inputs=inputs,
+        inputs=inputs[-2:],  # of 10,000 names no process needs more
         quality=quality,
         target=target,
         effort=int(effort),
@@ -160,9 +163,13 @@ def command(
         entry=find_model(model),
     )
     work = functools.partial(_compress, settings)
-    session.finish(
-        batch.run(jobs, work, session, processes=processes, skips_existing=skip_existing)
+    status = batch.run(
+        *(jobs, work, session),
+        processes=processes,
+        cluster=cluster,
+        skips_existing=skip_existing,
     )
+    session.finish(status)
 
 
 def _target(wanted: dict[Literal["bpp", "size", "psnr"], float | None]) -> Target | None:
@@ -197,7 +204,7 @@ def _check_name(output: str | None, inputs: tuple[str, ...]) -> None:
         return
     path = Path(output or "")
     if path.suffix.lower() in SUFFIXES:
-        name = path.with_suffix(DVQ_SUFFIX)
+        name = (output or "").removesuffix(path.suffix) + DVQ_SUFFIX
         raise Misuse(f"-o {output}: what is written is no {path.suffix} file; name it {name}")
 
 
@@ -303,8 +310,8 @@ def _load(job: Job, settings: _Settings) -> tuple[Picture, int]:
     from diveqcodec import image
 
     path, name = job.source.path, job.source.name
-    if path is None:
-        data = read_stdin()
+    if not isinstance(path, Path):  # its size is known when it is read
+        data = read_stdin() if path is None else read_remote(path)
         return image.load(BytesIO(data), name=name, strict=settings.is_strict), len(data)
     try:
         return image.load(path, name=name, strict=settings.is_strict), path.stat().st_size

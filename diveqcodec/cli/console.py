@@ -83,6 +83,11 @@ class Console:
         if not self.is_quiet:
             self._write(f"Note: {text}")
 
+    def repeat(self, line: str) -> None:
+        """What another process would have said."""
+        if not self.is_quiet:
+            self._write(line)
+
     def error(self, text: str, cause: BaseException | str | None = None) -> None:
         """Something that failed; its traceback, or the exception to be traced, too with -vv."""
         if cause is not None and self.verbosity >= 2:

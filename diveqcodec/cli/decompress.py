@@ -21,6 +21,7 @@ from diveqcodec.cli.options import (
     Session,
     background_option,
     batch_options,
+    check_cluster,
     check_existing,
     find_model,
     force_option,
@@ -95,6 +96,7 @@ def command(
     processes: int,
     skip_existing: bool,
     keep_times: bool,
+    cluster: str | None,
 ) -> None:
     """Decompress .dvq files to pictures.
 
@@ -102,18 +104,23 @@ def command(
     only needed for weights that are not installed. Everything but JPEG is written losslessly.
     """
     check_existing(force, skip_existing)
+    check_cluster(cluster, processes, keep_times, [*inputs, output])
     chosen = _format(output, inputs, format_)
     sources = batch.expand(inputs, DVQ, session.console)
     jobs = batch.plan(inputs, sources, output, Naming(SUFFIX_OF[chosen], (DVQ_SUFFIX,)))
     batch.check_json(jobs, session.console)
     entry = None if model is None else find_model(model)
-    settings = _Settings(
-        inputs, chosen, crop, partial, background, Writing(force, keep_times), entry
-    )
+    writing = Writing(force, keep_times)
+    last = inputs[-2:]  # of 10,000 names no process needs more
+    settings = _Settings(last, chosen, crop, partial, background, writing, entry)
     work = functools.partial(_decompress, settings)
-    session.finish(
-        batch.run(jobs, work, session, processes=processes, skips_existing=skip_existing)
+    status = batch.run(
+        *(jobs, work, session),
+        processes=processes,
+        cluster=cluster,
+        skips_existing=skip_existing,
     )
+    session.finish(status)
 
 
 def _decompress(settings: _Settings, job: Job, session: Session) -> Outcome:

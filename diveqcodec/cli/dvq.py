@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from diveqcodec.cli.batch import hint_output
-from diveqcodec.cli.files import read_stdin
+from diveqcodec.cli.files import read_remote, read_stdin
 from diveqcodec.cli.jobs import Source
 from diveqcodec.container import bitstream
 from diveqcodec.container.bitstream import HEADER_BYTES, Header
 from diveqcodec.errors import DiveqError
+from diveqcodec.store import Remote
 
 
 def read(
@@ -31,6 +32,9 @@ def read(
     """
     if source.path is None:
         data = read_stdin()
+        return data, bitstream.read_header(data)
+    if isinstance(source.path, Remote):
+        data = read_remote(source.path)
         return data, bitstream.read_header(data)
     try:
         with source.path.open("rb") as file:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from diveqcodec.cli import batch
-from diveqcodec.cli.console import Misuse, describe
+from diveqcodec.cli import batch, completion
+from diveqcodec.cli.console import Misuse, describe, reason
 from diveqcodec.cli.evaluateoptions import (
     Baselines,
     check_plot,
@@ -26,6 +27,8 @@ from diveqcodec.cli.files import check_target, write_atomic
 from diveqcodec.cli.kinds import PICTURES
 from diveqcodec.cli.options import (
     Session,
+    check_cluster,
+    cluster_option,
     find_model,
     force_option,
     model_option,
@@ -33,12 +36,14 @@ from diveqcodec.cli.options import (
 )
 from diveqcodec.errors import ConfigError, DiveqError
 from diveqcodec.evaluate.offered import ANCHORS, QUALITIES
+from diveqcodec.store import Place, place
 
 if TYPE_CHECKING:
     from diveqcodec.evaluate.comparison import Range, Rival
     from diveqcodec.evaluate.journal import Journal
     from diveqcodec.evaluate.results import Results, Row
     from diveqcodec.evaluate.trials import Measured, Trial
+    from diveqcodec.processes import Engine
     from diveqcodec.zoo import Entry
 
 _FILE = click.Path(path_type=Path)
@@ -48,7 +53,7 @@ _FILE = click.Path(path_type=Path)
 class _Options:
     """The command's options, as click names them."""
 
-    dataset: Path
+    dataset: str
     qualities: tuple[float, ...]
     efforts: tuple[int, ...]
     model: str | None
@@ -62,13 +67,14 @@ class _Options:
     plot: Path | None
     html: Path | None
     save_images: Path | None
-    jobs: int
+    jobs: int | None
+    cluster: str | None
     resume: Path | None
     force: bool
 
 
 @click.command(short_help="Measure rate and distortion on pictures.")
-@click.argument("dataset", type=_FILE)
+@click.argument("dataset", shell_complete=completion.files)
 @click.option(
     "-q",
     "--qualities",
@@ -146,10 +152,9 @@ class _Options:
     "-j",
     "--jobs",
     type=click.IntRange(1),
-    default=1,
-    show_default=True,
     help="Processes that measure at once; times are then those of a busy machine.",
 )
+@cluster_option
 @click.option(
     "--resume",
     metavar="FILE",
@@ -167,6 +172,7 @@ def command(session: Session, **values: Any) -> None:
     and how many of them need fewer bits.
     """
     options = _Options(**values)
+    check_cluster(options.cluster, options.jobs)
     entry = find_model(options.model)
     _check_outputs(options, entry)
     files = _pictures(session, options.dataset)
@@ -184,11 +190,28 @@ def command(session: Session, **values: Any) -> None:
             from diveqcodec.evaluate.journal import Journal
 
             journal = stack.enter_context(Journal(options.resume))
-        measured = _measure(session, trials, files, options.jobs, journal)
+        engine = stack.enter_context(_engine(options))
+        measured = _measure(session, trials, files, engine, journal)
     if measured.results:
         _report(session, measured.results, rivals, options, trials, files)
     if measured.left_out:
         session.finish(1)
+
+
+@contextlib.contextmanager
+def _engine(options: _Options) -> Iterator[tuple[Engine | None, int]]:
+    """What measures instead of this process, if anything, and with how many in it; 0: unknown."""
+    if options.cluster is not None:
+        from diveqcodec.cluster import connected
+
+        with connected(options.cluster, options.jobs) as engine:
+            yield engine, 0
+    elif options.jobs is None or options.jobs == 1:
+        yield None, 1
+    else:
+        from diveqcodec.processes import Processes
+
+        yield Processes(options.jobs), options.jobs
 
 
 def _trials(session: Session, entry: Entry, options: _Options) -> list[Trial]:
@@ -209,7 +232,7 @@ def _trials(session: Session, entry: Entry, options: _Options) -> list[Trial]:
             codec = ours(session.codec(entry), effort)
         except ConfigError as error:
             raise Misuse(f"-e {error}") from error
-        make = functools.partial(dvq.load, entry.path, device, effort, options.parts)
+        make = functools.partial(dvq.load, entry, device, effort, options.parts)
         # the files of several efforts would have the same names
         folder = options.save_images
         if folder is not None and len(options.efforts) > 1:
@@ -247,8 +270,8 @@ def _learned(baselines: Baselines, device: str) -> list[Trial]:
 def _measure(
     session: Session,
     trials: Sequence[Trial],
-    files: Sequence[Path],
-    jobs: int,
+    files: Sequence[Place],
+    engine: tuple[Engine | None, int],
     journal: Journal | None,
 ) -> Measured:
     """The results of all trials, while a bar moves and bad pictures are named."""
@@ -264,12 +287,15 @@ def _measure(
         def progress(_row: Row) -> None:
             advance(1)
 
-        def refuse(path: Path, error: Exception) -> None:
+        def refuse(path: Place, error: Exception) -> None:
             session.console.error(f"{path}: {describe(error).removeprefix(f'{path}: ')}", error)
 
-        threads = max(1, torch.get_num_threads() // jobs)
+        runs, processes = engine
+        threads = session.threads
+        if processes:
+            threads = max(1, torch.get_num_threads() // processes)
         measured = measure(
-            trials, files, progress, refuse, journal=journal, jobs=jobs, threads=threads
+            trials, files, progress, refuse, journal=journal, engine=runs, threads=threads
         )
     if measured.results and measured.left_out:
         count = f"{len(measured.left_out)} of {len(files)}"
@@ -283,7 +309,7 @@ def _report(
     known: list[Rival],
     options: _Options,
     trials: Sequence[Trial],
-    files: Sequence[Path],
+    files: Sequence[Place],
 ) -> None:
     """Print the tables, and write what was asked for."""
     from diveqcodec.evaluate import comparison, report
@@ -348,13 +374,17 @@ def _check_outputs(options: _Options, entry: Entry) -> None:
         check_target(target, None, options.force)
 
 
-def _pictures(session: Session, dataset: Path) -> list[Path]:
+def _pictures(session: Session, dataset: str) -> list[Place]:
     """The picture files of a dataset.
 
     Raises:
         DiveqError: there are none.
     """
-    if not dataset.exists():
+    try:
+        exists = place(dataset).exists()
+    except OSError as error:
+        raise DiveqError(f"{dataset}: cannot be read: {reason(error)}") from error
+    if not exists:
         raise DiveqError(f"{dataset}: no such file or folder")
-    sources = batch.expand([str(dataset)], PICTURES, session.console)
+    sources = batch.expand([dataset], PICTURES, session.console)
     return [source.path for source in sources if source.path is not None]

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from diveqcodec.atomic import replacing
 from diveqcodec.cli.console import Misuse, OutputError, reason, stdout_error
+from diveqcodec.errors import DiveqError
+from diveqcodec.store import Place, Remote, place
 
 __all__ = [
     "STREAM",
@@ -22,6 +24,7 @@ __all__ = [
     "check_stdout",
     "check_target",
     "is_folder",
+    "read_remote",
     "read_stdin",
     "write_atomic",
     "write_stdout",
@@ -30,10 +33,10 @@ __all__ = [
 STREAM = "-"
 
 
-def is_folder(name: str | Path) -> bool:
+def is_folder(name: str) -> bool:
     """Whether this is a folder; a name that no file can have is none."""
     try:
-        return Path(name).is_dir()
+        return place(name).is_dir()
     except OSError:
         return False
 
@@ -47,6 +50,20 @@ def read_stdin() -> bytes:
     if sys.stdin.isatty():
         raise Misuse("standard input is a terminal; pipe a file into it")
     return sys.stdin.buffer.read()
+
+
+def read_remote(source: Remote) -> bytes:
+    """All of a file of a store.
+
+    Raises:
+        DiveqError: it cannot be read.
+    """
+    try:
+        return source.read_bytes()
+    except OSError as error:
+        said = reason(error)
+        text = said if isinstance(error, FileNotFoundError) else f"cannot be read: {said}"
+        raise DiveqError(f"{source}: {text}") from error
 
 
 def check_stdout() -> None:
@@ -75,7 +92,7 @@ def write_stdout(data: bytes) -> None:
         raise stdout_error(error) from error
 
 
-def check_target(target: Path, source: Path | None, is_forced: bool) -> None:
+def check_target(target: Place, source: Place | None, is_forced: bool) -> None:
     """Refuse an output that would destroy something, before any work is done.
 
     Raises:
@@ -88,7 +105,7 @@ def check_target(target: Path, source: Path | None, is_forced: bool) -> None:
             return
         if not target.exists():
             return
-        is_input = source is not None and source.exists() and target.samefile(source)
+        is_input = source is not None and _are_same(target, source)
     except OSError as error:  # a name that is too long
         raise OutputError(f"{target}: cannot be written: {reason(error)}") from error
     if is_input:
@@ -97,10 +114,16 @@ def check_target(target: Path, source: Path | None, is_forced: bool) -> None:
         raise OutputError(f"{target}: already exists; use -f to overwrite")
 
 
+def _are_same(target: Place, source: Place) -> bool:
+    if isinstance(target, Path) and isinstance(source, Path):
+        return source.exists() and target.samefile(source)
+    return str(target) == str(source)
+
+
 def write_atomic(
-    target: Path,
+    target: Place,
     data: bytes,
-    source: Path | None = None,
+    source: Place | None = None,
     *,
     keeps_times: bool = False,
     check: Callable[[bytes], None] | None = None,
@@ -120,12 +143,16 @@ def write_atomic(
     Raises:
         OutputError: it cannot be written; an old file is as it was.
     """
-    if not _is_or_will_be_file(target):
+    if isinstance(target, Remote) or not _is_or_will_be_file(target):
         try:
-            target.write_bytes(data)
+            if isinstance(target, Remote):
+                target.write_whole(data, check)
+            else:
+                target.write_bytes(data)
         except OSError as error:
             raise OutputError(f"{target}: cannot be written: {reason(error)}") from error
         return
+    source = source if isinstance(source, Path) else None  # of stores there are no permissions
     # Hidden, so that a folder's other files are never taken for it should it be left by a crash,
     # and short, because the target's name may be as long as the file system allows. A number that
     # comes again, such as a process's in a container, would meet what a crash has left.
@@ -157,5 +184,7 @@ def _permissions(target: Path, source: Path | None) -> int | None:
     return None
 
 
-def _is_or_will_be_file(target: Path) -> bool:
+def _is_or_will_be_file(target: Place) -> bool:
+    if isinstance(target, Remote):  # a store has no devices
+        return not target.is_dir()
     return target.is_file() or not target.exists()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from diveqcodec.cli.console import Misuse, OutputError, describe
 from diveqcodec.cli.files import write_atomic, write_stdout
 from diveqcodec.errors import DiveqError
+from diveqcodec.store import Place, Remote
 
 if TYPE_CHECKING:
     from diveqcodec.cli.options import Session
@@ -28,15 +29,18 @@ class Source:
     """
 
     name: str
-    path: Path | None
-    folder: Path | None = None
+    path: Place | None
+    folder: Place | None = None
     problem: str | None = None
 
     @property
-    def relative(self) -> Path:
+    def relative(self) -> PurePath:
         """Where an output tree has it: below the folder it was found in."""
         path = self.path or Path("stdin")
-        return path.relative_to(self.folder) if self.folder is not None else Path(path.name)
+        if isinstance(path, Remote):
+            folder = self.folder
+            return path.relative_to(folder) if isinstance(folder, Remote) else PurePath(path.name)
+        return path.relative_to(self.folder) if isinstance(self.folder, Path) else Path(path.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +51,30 @@ class Job:
         source: The input.
         target: The output; None for standard output.
         problem: Why it cannot be done, if that is known already.
+        label: As messages call the output, if not as it is called here.
+        is_new: The output was not there before the job was handed out. What is there now is from
+            a try of which nothing more was heard.
     """
 
     source: Source
-    target: Path | None
+    target: Place | None
     problem: str | None = None
+    label: str | None = None
+    is_new: bool = False
 
     @property
     def target_name(self) -> str:
         """As messages call the output."""
-        return "<stdout>" if self.target is None else str(self.target)
+        return self.label or ("<stdout>" if self.target is None else str(self.target))
+
+    def on_any_machine(self) -> Job:
+        """The same with names that do not depend on the current folder; messages stay."""
+        source, target = self.source, self.target
+        if isinstance(source.path, Path):
+            source = replace(source, path=source.path.absolute())
+        if isinstance(target, Path):
+            target = target.absolute()
+        return replace(self, source=source, target=target, label=self.target_name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Which files of a folder a command is about: by their content, or because their names say so.
 
 Only folders are sifted; a file that the user named is opened, and its error reported. So is a file
-of a folder that claims to be of the kind and is not: nothing that might be meant vanishes.
+of a folder that claims to be of the kind and is not: nothing that might be meant vanishes. In a
+store only names count.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diveqcodec.container import bitstream
+from diveqcodec.store import Place, Remote
 
 DVQ_SUFFIX = bitstream.SUFFIX
 
@@ -29,13 +31,13 @@ class FileKind:
 
     singular: str
     plural: str
-    is_one: Callable[[Path], bool]
+    is_one: Callable[[Place], bool]
     output_suffix: str | None = None
 
 
-def _is_dvq(path: Path) -> bool:
-    if path.suffix.lower() == DVQ_SUFFIX:
-        return True
+def _is_dvq(path: Place) -> bool:
+    if path.suffix.lower() == DVQ_SUFFIX or isinstance(path, Remote):
+        return path.suffix.lower() == DVQ_SUFFIX
     try:
         with path.open("rb") as file:
             return file.read(len(bitstream.MAGIC)) == bitstream.MAGIC
@@ -43,9 +45,11 @@ def _is_dvq(path: Path) -> bool:
         return True  # so that the error is reported when it is opened again
 
 
-def _is_picture(path: Path) -> bool:
-    from diveqcodec.imagekinds import claims_to_be_a_picture
+def _is_picture(path: Place) -> bool:
+    from diveqcodec.imagekinds import SUFFIXES, claims_to_be_a_picture
 
+    if isinstance(path, Remote):
+        return path.suffix.lower() in SUFFIXES
     try:
         if claims_to_be_a_picture(path):
             return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,7 +17,9 @@ import click
 
 from diveqcodec.cli import completion
 from diveqcodec.cli.console import Console, Misuse
-from diveqcodec.errors import ModelError
+from diveqcodec.cluster import LOCAL, check_address
+from diveqcodec.errors import ConfigError, ModelError
+from diveqcodec.store import is_url
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +41,7 @@ class Session:
         self.device_name = device
         self.threads = threads
         self._device: torch.device | None = None
-        self._codecs: dict[Path, Codec] = {}
+        self._codecs: dict[tuple[Path, str], Codec] = {}
         self._installed: dict[bytes, Entry | None] = {}
 
     def device(self) -> torch.device:
@@ -67,14 +69,15 @@ class Session:
 
     def codec(self, entry: Entry) -> Codec:
         """The codec with these weights, loaded on the first call."""
-        if entry.path not in self._codecs:
+        key = entry.path, entry.model_id
+        if key not in self._codecs:
+            from diveqcodec import zoo
             from diveqcodec.codec import Codec
-            from diveqcodec.exact import weights
 
             device = self.device()
             log.info("model %s (%s) from %s", entry.name, entry.model_id, entry.path)
-            self._codecs[entry.path] = Codec(weights.load(entry.path, device))
-        return self._codecs[entry.path]
+            self._codecs[key] = Codec(zoo.load_entry(entry, device))
+        return self._codecs[key]
 
     def timed_codec(self, entry: Entry) -> tuple[Codec, float]:
         """As `codec`, and the seconds that loading took: no file's time should include them."""
@@ -150,14 +153,14 @@ def force_option(function: F) -> F:
 
 
 def batch_options(function: F) -> F:
-    """`--skip-existing`, `--keep-times`, `-j`: of commands that write many files."""
+    """`--skip-existing`, `--keep-times`, `-j`, `--cluster`: of commands that write many files."""
     for option in (
+        cluster_option,
         click.option(
             "-j",
             "--jobs",
             "processes",
             type=click.IntRange(1),
-            default=1,
             metavar="N",
             help="Work on so many files at the same time.",
         ),
@@ -168,6 +171,39 @@ def batch_options(function: F) -> F:
     ):
         function = option(function)
     return function
+
+
+def cluster_option(function: F) -> F:
+    """`--cluster`: an address as `diveqcodec.cluster` knows it, or None."""
+    return click.option(
+        "--cluster",
+        metavar="ADDRESS|local",
+        callback=_parse_cluster,
+        help="Let a Dask cluster work: HOST:PORT of its scheduler, or workers of this machine.",
+    )(function)
+
+
+def check_cluster(
+    cluster: str | None,
+    processes: int | None,
+    keeps_times: bool = False,
+    names: Sequence[str | None] = (),
+) -> None:
+    """Refuse what a cluster or a store does not do.
+
+    Args:
+        cluster: Its address, if there is one.
+        processes: Of `-j`, if it was given.
+        keeps_times: Outputs are to have the times of inputs.
+        names: Inputs and outputs.
+
+    Raises:
+        Misuse: `-j` for workers that somebody else has started, or times in a store.
+    """
+    if cluster is not None and cluster != LOCAL and processes is not None:
+        raise Misuse("-j is for this machine; a cluster works on what its workers have room for")
+    if keeps_times and any(name is not None and is_url(name) for name in names):
+        raise Misuse("--keep-times: a store keeps no times of files; leave it out")
 
 
 def check_existing(is_forced: bool, skips_existing: bool) -> None:
@@ -215,6 +251,15 @@ def _check_device(_context: click.Context, _option: click.Parameter, value: str)
     if separator and kind != "cuda":
         raise click.BadParameter(f"{value!r}: only cuda takes a number")
     return value
+
+
+def _parse_cluster(
+    _context: click.Context, _option: click.Parameter, value: str | None
+) -> str | None:
+    try:
+        return None if value is None else check_address(value)
+    except ConfigError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def _device(name: str) -> torch.device:

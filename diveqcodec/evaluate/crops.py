@@ -8,7 +8,6 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from diveqcodec.evaluate.metrics import Pixels, psnr
 from diveqcodec.evaluate.results import Results, Row
 from diveqcodec.evaluate.run import ImageCodec, colours_only
 from diveqcodec.image import Picture, load
+from diveqcodec.store import Place
 
 SIDE = 192  # pixels of a crop, shown at twice the size
 _STEP = 16  # crops are tried on this grid
@@ -82,7 +82,7 @@ class Comparable:
 
 
 def at_equal_bytes(
-    path: Path, image: str, codecs: Sequence[ImageCodec], results: Sequence[Results]
+    path: Place, image: str, codecs: Sequence[ImageCodec], results: Sequence[Results]
 ) -> Comparable:
     """Code one picture with every codec to the bytes of the first.
 

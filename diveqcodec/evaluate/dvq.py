@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diveqcodec.container import bitstream
@@ -12,6 +11,7 @@ from diveqcodec.quality import HIGHEST, LOWEST
 if TYPE_CHECKING:
     from diveqcodec.codec import Codec
     from diveqcodec.image import Picture
+    from diveqcodec.zoo import Entry
 
 
 def codec_name(model: str, effort: int | None) -> str:
@@ -62,11 +62,11 @@ class DvqCodecByPart(DvqCodec):
         return self._codec.parts(data)
 
 
-def load(weights: Path, device: str, effort: int | None, by_part: bool) -> DvqCodec:
-    """The codec of a weights file, in a process that has none yet.
+def load(entry: Entry, device: str, effort: int | None, by_part: bool) -> DvqCodec:
+    """The codec of some weights, in a process that has none yet.
 
     Raises:
-        ModelError: the file cannot be read.
+        ModelError: they are not here, or cannot be read.
         ConfigError: the codec has no such effort.
     """
     import torch
@@ -75,5 +75,5 @@ def load(weights: Path, device: str, effort: int | None, by_part: bool) -> DvqCo
     from diveqcodec.codec import Codec
 
     place = torch.device(device)
-    codec = Codec(zoo.load(weights, place))
+    codec = Codec(zoo.load_entry(entry, place))
     return (DvqCodecByPart if by_part else DvqCodec)(codec, effort)

@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 
 from diveqcodec.errors import DiveqError
 from diveqcodec.evaluate import report
@@ -22,6 +21,7 @@ from diveqcodec.evaluate.plot import PlotOptions, plot_svg
 from diveqcodec.evaluate.results import Results
 from diveqcodec.evaluate.run import picture_names
 from diveqcodec.evaluate.trials import Trial
+from diveqcodec.store import Place
 
 _MOST_PICTURES = 8  # with crops: half a megabyte each
 
@@ -42,7 +42,7 @@ class Report:
     trials: Sequence[Trial]
     results: Sequence[Results]
     known: Sequence[Rival]
-    files: Sequence[Path]
+    files: Sequence[Place]
     over: Range | None
     ours: int = 1
 

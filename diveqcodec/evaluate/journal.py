@@ -15,6 +15,7 @@ from typing import Any
 from diveqcodec.errors import DiveqError
 from diveqcodec.evaluate.resultfiles import json_text, row_from_record, row_record
 from diveqcodec.evaluate.results import Row
+from diveqcodec.store import Place, Remote
 
 _HEAD = {"journal": "diveq eval", "version": 1}
 _VERSIONS = ("diveqcodec", "torch", "pillow")  # other ones may write other bytes
@@ -109,7 +110,7 @@ class Notes:
     description: str
     environment: Mapping[str, str | int]
 
-    def rows(self, path: Path, name: str, qualities: Sequence[float]) -> dict[float, Row]:
+    def rows(self, path: Place, name: str, qualities: Sequence[float]) -> dict[float, Row]:
         """The rows of a picture that are known, by quality, under the picture's present name."""
         content = self._content(path)
         if self.journal is None or content is None:
@@ -117,7 +118,7 @@ class Notes:
         found = {quality: self.journal.row(self._key(content, quality)) for quality in qualities}
         return {quality: replace(row, image=name) for quality, row in found.items() if row}
 
-    def add(self, path: Path, rows: Sequence[Row]) -> None:
+    def add(self, path: Place, rows: Sequence[Row]) -> None:
         """Note the rows of a picture.
 
         Raises:
@@ -127,11 +128,13 @@ class Notes:
         if self.journal is not None and content is not None:
             self.journal.add((self._key(content, row.quality), row) for row in rows)
 
-    def _content(self, path: Path) -> str | None:
+    def _content(self, path: Place) -> str | None:
         """What the picture is, whatever it is called; None if there is nothing to note."""
         if self.journal is None:
             return None
         try:
+            if isinstance(path, Remote):
+                return hashlib.sha256(path.read_bytes()).hexdigest()
             with path.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError:

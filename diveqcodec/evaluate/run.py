@@ -22,6 +22,7 @@ from diveqcodec.evaluate.journal import Journal, Notes
 from diveqcodec.evaluate.metrics import ms_ssim, psnr
 from diveqcodec.evaluate.results import Results, Row
 from diveqcodec.image import Picture, load, save
+from diveqcodec.store import Place, Remote
 
 
 class ImageCodec(Protocol):
@@ -73,14 +74,14 @@ class Listeners:
     """
 
     progress: Callable[[Row], None] | None = None
-    refuse: Callable[[Path, Exception], None] | None = None
+    refuse: Callable[[Place, Exception], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
     """A picture and the qualities to measure it at."""
 
-    path: Path
+    path: Place
     name: str
     qualities: tuple[float, ...]
 
@@ -96,7 +97,7 @@ class Pool(Protocol):
 
 def evaluate(
     codec: ImageCodec,
-    files: Sequence[Path],
+    files: Sequence[Place],
     qualities: Sequence[float],
     folders: Folders,
     listeners: Listeners | None = None,
@@ -266,9 +267,9 @@ def _measure(
     return row, decoded
 
 
-def picture_names(files: Sequence[Path]) -> list[str]:
+def picture_names(files: Sequence[Place]) -> list[str]:
     """Names that tell the files apart without saying where on this machine they are."""
-    paths = [Path(os.path.abspath(path)) for path in files]
+    paths = [Path(os.path.abspath(f.path if isinstance(f, Remote) else f)) for f in files]
     root = Path(os.path.commonpath([path.parent for path in paths]))
     names = [path.relative_to(root).as_posix() for path in paths]
     if len(set(names)) < len(names):

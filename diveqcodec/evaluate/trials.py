@@ -13,6 +13,8 @@ from diveqcodec.evaluate.journal import Journal
 from diveqcodec.evaluate.results import Results, Row, in_common
 from diveqcodec.evaluate.run import Folders, ImageCodec, Listeners, evaluate
 from diveqcodec.evaluate.workers import Maker, Workers
+from diveqcodec.processes import Engine
+from diveqcodec.store import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +44,18 @@ class Measured:
     """
 
     results: list[Results]
-    left_out: set[Path]
+    left_out: set[Place]
 
 
 def measure(
     trials: Sequence[Trial],
-    files: Sequence[Path],
+    files: Sequence[Place],
     progress: Callable[[Row], None],
-    refuse: Callable[[Path, Exception], None],
+    refuse: Callable[[Place, Exception], None],
     *,
     journal: Journal | None = None,
-    jobs: int = 1,
-    threads: int = 1,
+    engine: Engine | None = None,
+    threads: int | None = 1,
 ) -> Measured:
     """Measure every codec on every picture.
 
@@ -63,15 +65,15 @@ def measure(
         progress: Called with each row as soon as it is there.
         refuse: Called once with each picture that is left out, and why.
         journal: Rows that are known already, and where new ones go.
-        jobs: How many processes measure at once; with 1 it is this one.
-        threads: Of torch in each of them, if there are several.
+        engine: Runs the processes that measure; without it this one does.
+        threads: Of torch in each of them; None for those that a worker of a cluster has.
 
     Raises:
         DiveqError: as `diveqcodec.evaluate.run.evaluate`, but for single pictures.
     """
-    left_out: set[Path] = set()
+    left_out: set[Place] = set()
 
-    def refuse_once(path: Path, error: Exception) -> None:
+    def refuse_once(path: Place, error: Exception) -> None:
         if path not in left_out:
             refuse(path, error)
         left_out.add(path)
@@ -79,7 +81,7 @@ def measure(
     listeners = Listeners(progress, refuse_once)
     results = []
     for trial in trials:
-        pool = Workers(trial.make, jobs, threads) if jobs > 1 else None
+        pool = None if engine is None else Workers(trial.make, engine, threads)
         with tempfile.TemporaryDirectory() as workdir:
             folders = Folders(Path(workdir), trial.decoded)
             found = evaluate(

@@ -1,20 +1,25 @@
-"""Measuring pictures in several processes at once.
+"""Measuring pictures in several processes at once, of this machine or of a cluster's.
 
 Every process makes the codec once and measures whole pictures. Times are then those of a busy
 machine. Knows nothing of what the codec is: it is given a function that makes one.
 """
 
-import multiprocessing
+import functools
+import pickle
+import secrets
+import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
+from diveqcodec.cluster import threads_here
 from diveqcodec.errors import DiveqError
 from diveqcodec.evaluate.results import Row
 from diveqcodec.evaluate.run import Folders, ImageCodec, Task, measure_picture
+from diveqcodec.processes import Died, Engine
 
 Maker = Callable[[], ImageCodec]
 
@@ -24,71 +29,74 @@ class Workers:
 
     Args:
         make: Makes the codec; it is pickled, so it is a function of a module with its arguments.
-        jobs: How many processes.
-        threads: Of torch in each of them.
+        engine: Runs them.
+        threads: Of torch in each of them; None for those that a worker of a cluster has.
     """
 
-    def __init__(self, make: Maker, jobs: int, threads: int = 1) -> None:
-        self._make, self._jobs, self._threads = make, jobs, threads
+    def __init__(self, make: Maker, engine: Engine, threads: int | None = 1) -> None:
+        self._order = _Order(secrets.token_hex(8), make, threads)
+        self._engine = engine
 
     def measure(
         self, tasks: Sequence[Task], folders: Folders
     ) -> Iterator[tuple[Task, list[Row] | Exception]]:
         """The rows of every task, or why there are none, in the order in which they are done.
 
-        Raises:
-            DiveqError: a process died, as when memory runs out.
+        A picture that kills whatever works on it has none either.
         """
-        if not tasks:
-            return
-        pool = ProcessPoolExecutor(
-            min(self._jobs, len(tasks)),
-            # a fork of a process in which torch has run may hang
-            multiprocessing.get_context("spawn"),
-            _start,
-            (self._make, self._threads),
-        )
-        try:
-            futures: dict[Future[list[Row]], Task] = {
-                pool.submit(_work, task, folders): task for task in tasks
-            }
-            for future in as_completed(futures):
-                error = future.exception()
-                if isinstance(error, BrokenProcessPool):
-                    raise DiveqError(
-                        "a process that measures has died; use fewer --jobs if memory ran out"
-                    ) from error
-                if isinstance(error, Exception):
-                    yield futures[future], error
-                elif error is not None:
-                    raise error
-                else:
-                    yield futures[future], future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        anywhere = (_on_any_machine(task) for task in tasks)
+        decoded = None if folders.decoded is None else folders.decoded.absolute()
+        work = functools.partial(_work, self._order, replace(folders, decoded=decoded))
+        given = {task.name: task for task in tasks}
+        for task, found in self._engine.map(work, anywhere):
+            yield given[task.name], DiveqError(found.text) if isinstance(found, Died) else found
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What a process is to measure with; the name tells it from earlier ones."""
+
+    name: str
+    make: Maker
+    threads: int | None
 
 
 @dataclass(slots=True)
 class _State:
     """What a process keeps from picture to picture."""
 
-    make: Maker | None = None
+    name: str | None = None
     codec: ImageCodec | None = None
     is_warm: bool = False
 
 
 _state = _State()
+_one_at_a_time = threading.Lock()  # a worker of a cluster may have threads; measuring takes time
 
 
-def _start(make: Maker, threads: int) -> None:
-    torch.set_num_threads(threads)
-    _state.make = make
+def _work(order: _Order, folders: Folders, task: Task) -> list[Row] | Exception:
+    with _one_at_a_time, tempfile.TemporaryDirectory() as own:
+        torch.set_num_threads(order.threads or threads_here() or torch.get_num_threads())
+        if _state.codec is None or _state.name != order.name:
+            _state.codec, _state.name, _state.is_warm = order.make(), order.name, False
+        if not folders.coded.is_dir():  # it is on another machine
+            folders = replace(folders, coded=Path(own))
+        try:
+            rows = list(measure_picture(_state.codec, task, folders, _state.is_warm))
+        except Exception as error:  # whatever it is, the other pictures are not to blame
+            return _portable(error)
+        _state.is_warm = True
+        return rows
 
 
-def _work(task: Task, folders: Folders) -> list[Row]:
-    if _state.codec is None:
-        assert _state.make is not None
-        _state.codec = _state.make()
-    rows = list(measure_picture(_state.codec, task, folders, _state.is_warm))
-    _state.is_warm = True
-    return rows
+def _portable(error: Exception) -> Exception:
+    """An exception that reaches the other process, whatever it was made of."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _on_any_machine(task: Task) -> Task:
+    return replace(task, path=task.path.absolute()) if isinstance(task.path, Path) else task

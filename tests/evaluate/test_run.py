@@ -21,6 +21,8 @@ from diveqcodec.evaluate.results import Results, Row, in_common
 from diveqcodec.evaluate.run import Folders, Listeners, Task, evaluate
 from diveqcodec.evaluate.workers import Workers
 from diveqcodec.image import Picture
+from diveqcodec.processes import Processes
+from diveqcodec.store import Place
 from tests.support.learned import ARCHITECTURE, save_checkpoint, with_compressai
 from tests.support.rounding import Dying, Picky, Rounding
 
@@ -133,7 +135,7 @@ def test_a_refused_picture_leaves_no_rows_and_the_rest_is_measured(
 ) -> None:
     cut = files[0].with_name("cut.png")
     cut.write_bytes(files[0].read_bytes()[:70])
-    refused: list[tuple[Path, str]] = []
+    refused: list[tuple[Place, str]] = []
     results = evaluate(
         Picky(),
         [cut, files[1], files[0]],
@@ -286,14 +288,16 @@ def test_several_processes_find_the_same(files: list[Path], tmp_path: Path) -> N
         together = evaluate(
             *(Picky(), [cut, *files], [8, 1], folders, listeners),
             journal=journal,
-            pool=Workers(Picky, 2),
+            pool=Workers(Picky, Processes(2)),
         )
         assert len(journal) == 2
     assert timeless(together) == timeless(alone)
     assert timeless(replace(together, rows=tuple(seen))) == timeless(alone)
     assert sorted(line.partition(":")[0] for line in refused) == ["cut.png", "one.png"]
-    with pytest.raises(DiveqError, match="a process that measures has died; use fewer --jobs"):
-        list(Workers(Dying, 1).measure([Task(files[0], "one.png", (8,))], folders))
+    tasks = [Task(path, f"{i}.png", (8,)) for i, path in enumerate(files)]
+    dead = list(Workers(Dying, Processes(2)).measure(tasks, folders))
+    assert [task for task, _ in dead] == tasks
+    assert all("the process at work on it died" in str(error) for _, error in dead)
 
 
 def test_what_cannot_be_evaluated(files: list[Path], tmp_path: Path) -> None:

@@ -1,0 +1,238 @@
+"""Many things done by the workers of a Dask cluster, on many machines or as a local one.
+
+What is handed out is a window of a few things a worker, so neither scheduler nor network is
+loaded with millions of them. A worker that dies costs nothing: the scheduler hands its things to
+others; what has met several deaths is tried once more with nothing beside it, and given up if that
+kills too. Knows nothing of what is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import logging
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from diveqcodec.errors import ConfigError, DiveqError
+from diveqcodec.processes import Died
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+R = TypeVar("R")
+
+LOCAL: Final = "local"
+_SCHEMES: Final = ("tcp", "tls", "ucx", "ws", "wss")
+_AHEAD: Final = 2  # things handed out for every thread of the workers
+_CONNECTING: Final = 20.0  # seconds that a scheduler has to answer
+_WAITING: Final = 60.0  # and its first worker to come, which a machine may have to start for
+_PATIENCE: Final = 5.0  # seconds without a result after which the workers are counted again
+_LOCAL_DEATHS: Final = 1  # that one thing may meet beside others; Dask's own 3 cost a start each
+
+
+def check_address(address: str) -> str:
+    """What Dask calls a scheduler: `host:8786` and `dask://host:8786` -> `tcp://host:8786`.
+
+    `local` stays, and so does the name of a scheduler file, which ends in .json.
+
+    Raises:
+        ConfigError: it is none, such as one of another engine.
+    """
+    scheme, separator, rest = address.partition("://")
+    if not separator:
+        scheme, rest = "tcp", address
+    if address == LOCAL or (not separator and address.endswith(".json")):
+        return address
+    host, colon, port = rest.rpartition(":")
+    scheme = "tcp" if scheme == "dask" else scheme
+    if scheme not in _SCHEMES or not host or not colon or not port.rstrip("/").isdecimal():
+        raise ConfigError(
+            f"{address}: use local, HOST:PORT of a Dask scheduler (also tcp://, tls://, dask://), "
+            "or its scheduler file, FILE.json"
+        )
+    return f"{scheme}://{host}:{port.rstrip('/')}"
+
+
+class Cluster:
+    """A connection to a cluster; results come as they are done.
+
+    Args:
+        client: Dask's.
+        address: As messages call it.
+        revive: Called when there are fewer workers than there were; starts others, if it can.
+    """
+
+    def __init__(
+        self, client: Client, address: str, revive: Callable[[], None] = lambda: None
+    ) -> None:
+        self._client = client
+        self._address = address
+        self._revive = revive
+        self._threads = self._most = 0
+        self._counted = -math.inf
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R | Died]]:
+        """As `Engine.map`.
+
+        Raises:
+            DiveqError: the scheduler is gone, or the workers do not have what `function` needs.
+        """
+        suspects: list[T] = []
+        for item, result in self._each(function, items):
+            if isinstance(result, Died):  # it may have been killed by what was beside it
+                suspects.append(item)
+            else:
+                yield item, result
+        yield from self._each(function, suspects, 1)
+
+    def _each(
+        self, function: Callable[[T], R], items: Iterable[T], most: int | None = None
+    ) -> Iterator[tuple[T, R | Died]]:
+        """Do all, `most` of them at a time; by default as the workers have room."""
+        import distributed
+
+        waiting, running, is_all = iter(items), dict[Any, T](), False
+        while running or not is_all:
+            room = (_AHEAD * self._count() if most is None else most) - len(running)
+            pulled = list(itertools.islice(waiting, max(0, room)))
+            is_all = len(pulled) < room
+            running |= {self._client.submit(function, one, pure=False): one for one in pulled}
+            if not running and not is_all:  # there are no workers
+                time.sleep(_PATIENCE)
+            with contextlib.suppress(TimeoutError, distributed.TimeoutError):
+                distributed.wait(list(running), timeout=_PATIENCE, return_when="FIRST_COMPLETED")
+            for future in [one for one in running if one.done()]:
+                yield running.pop(future), self._result(future)
+
+    def _result(self, future: Future) -> Any:
+        """What became of one thing.
+
+        Raises:
+            DiveqError: as `map`.
+            Exception: what the function raised.
+        """
+        from concurrent.futures import CancelledError
+
+        from distributed.client import FutureCancelledError
+        from distributed.scheduler import KilledWorker
+
+        try:
+            return future.result()
+        except KilledWorker as error:
+            where = getattr(error.last_worker, "address", "one")
+            return Died(
+                f"the workers at work on it died, the last at {where}; there may be too little "
+                "memory"
+            )
+        except (CancelledError, FutureCancelledError, OSError) as error:
+            if isinstance(error, OSError) and self._is_connected():
+                raise
+            raise DiveqError(
+                f"--cluster {self._address}: the scheduler is gone; start it, and go on with "
+                "--skip-existing"
+            ) from error
+        except (ImportError, AttributeError) as error:
+            raise DiveqError(
+                f"--cluster {self._address}: a worker cannot do this ({error}); install the same "
+                "diveqcodec on all machines"
+            ) from error
+
+    def _is_connected(self) -> bool:
+        return bool(self._client.status == "running")
+
+    def _count(self) -> int:
+        """How many threads the workers have, now and then counted."""
+        if time.monotonic() - self._counted > _PATIENCE and self._is_connected():
+            before = self._threads
+            with contextlib.suppress(OSError):  # a scheduler that is gone just now
+                self._threads = sum(self._client.nthreads().values())
+            self._counted = time.monotonic()
+            self._most = max(self._most, self._threads)
+            if self._threads < self._most:
+                self._revive()
+            if before and not self._threads:
+                log.warning("--cluster %s: no worker is left; waiting for one", self._address)
+        return self._threads
+
+
+@contextlib.contextmanager
+def connected(address: str, workers: int | None = None) -> Iterator[Cluster]:
+    """A cluster, as long as it is needed.
+
+    Args:
+        address: Of its scheduler, see `check_address`; `local` starts workers on this machine.
+        workers: How many of those; by default one for each core.
+
+    Raises:
+        DiveqError: Dask is not installed, no scheduler answers, or it has no workers.
+    """
+    try:
+        import dask
+        import distributed
+    except ImportError as error:
+        raise DiveqError("--cluster needs Dask: pip install 'diveqcodec[cluster]'") from error
+    with contextlib.ExitStack() as stack:
+        revive: Callable[[], None] = lambda: None  # noqa: E731
+        if address == LOCAL:
+            count = workers or os.cpu_count() or 1
+            stack.enter_context(
+                dask.config.set({"distributed.scheduler.allowed-failures": _LOCAL_DEATHS})
+            )
+            local = distributed.LocalCluster(
+                n_workers=count,
+                threads_per_worker=1,
+                dashboard_address=":0",  # two commands may have one each
+                silence_logs=logging.CRITICAL,  # a worker that dies is our business
+            )
+            stack.enter_context(local)
+            client = distributed.Client(local)
+            # Dask's nannies do that, but for workers that die while they start
+            revive = functools.partial(local.scale, count)
+        else:
+            client = _client(distributed, address)
+        stack.enter_context(client)
+        try:
+            client.wait_for_workers(1, timeout=_WAITING)
+        except (TimeoutError, distributed.TimeoutError) as error:
+            start = f"dask worker {_arguments(address)}"
+            raise DiveqError(f"--cluster {address}: has no workers; start some: {start}") from error
+        yield Cluster(client, address, revive)
+
+
+def threads_here() -> int | None:
+    """How many threads this worker may use; None in a process that is no worker."""
+    if "distributed" not in sys.modules:
+        return None
+    from distributed import get_worker
+
+    try:
+        return int(get_worker().state.nthreads)
+    except ValueError:
+        return None
+
+
+def _client(distributed: Any, address: str) -> Client:
+    is_file = address.endswith(".json")
+    if is_file and not Path(address).is_file():
+        raise DiveqError(f"--cluster {address}: no such file; is the scheduler running?")
+    where = {"scheduler_file" if is_file else "address": address}
+    try:
+        client: Client = distributed.Client(timeout=_CONNECTING, **where)
+    except (OSError, TimeoutError, distributed.TimeoutError) as error:
+        raise DiveqError(
+            f"--cluster {address}: no scheduler answers; start one: dask scheduler"
+        ) from error
+    return client
+
+
+def _arguments(address: str) -> str:
+    return f"--scheduler-file {address}" if address.endswith(".json") else address

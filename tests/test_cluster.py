@@ -1,0 +1,146 @@
+"""A cluster: everything comes back once, whatever dies; those that need Dask skip without it."""
+
+import functools
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from diveqcodec.cluster import Cluster, check_address, connected, threads_here
+from diveqcodec.errors import ConfigError, DiveqError
+from diveqcodec.processes import Died
+
+
+def work(folder: Path, name: str) -> tuple[str, int]:
+    """What it does follows from the name."""
+    (folder / f"{name} {os.getpid()} {time.monotonic_ns()}").touch()
+    kind = name.partition(" ")[0]
+    if kind == "slow":
+        time.sleep(0.2)
+    if kind == "bad":
+        raise DiveqError(f"{name}: is bad")
+    if kind == "foreign":
+        raise ModuleNotFoundError("No module named 'diveqcodec'")
+    if kind == "shaky" and len(list(folder.glob(f"{name} *"))) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)  # the first time only, as from outside
+    if kind == "deadly":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return name, threads_here() or 0
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    pytest.importorskip("distributed", reason="Dask is not installed")
+    with connected("local", 2) as found:
+        yield found
+
+
+def done(cluster: Cluster, folder: Path, names: list[str]) -> dict[str, tuple[str, int] | Died]:
+    found = list(cluster.map(functools.partial(work, folder), names))
+    assert sorted(name for name, _ in found) == sorted(names), "something was lost"
+    return dict(found)
+
+
+def test_addresses() -> None:
+    given = {
+        "local": "local",
+        "host:8786": "tcp://host:8786",
+        "dask://host:8786": "tcp://host:8786",
+        "tls://host:1": "tls://host:1",
+        "tcp://[::1]:8786/": "tcp://[::1]:8786",
+        "s.json": "s.json",
+    }
+    assert {one: check_address(one) for one in given} == given
+    for bad in ("", "host", "ray://host:10001", "host:", ":8786", "host:port", "http://host:80"):
+        with pytest.raises(ConfigError, match="use local, HOST:PORT of a Dask scheduler"):
+            check_address(bad)
+
+
+def test_without_dask_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(DiveqError, match=r"^--cluster needs Dask: pip install 'diveqcodec\[cluste"):
+        connected("local").__enter__()
+    monkeypatch.delitem(sys.modules, "distributed")
+    assert threads_here() is None
+
+
+def test_both_workers_do_everything_once(cluster: Cluster, tmp_path: Path) -> None:
+    names = [f"slow {i}" for i in range(20)]
+    assert done(cluster, tmp_path, names) == {name: (name, 1) for name in names}
+    tries = [path.name for path in tmp_path.iterdir()]
+    assert len(tries) == len(names)
+    assert len({name.split()[2] for name in tries}) == 2
+    assert done(cluster, tmp_path, []) == {}
+
+
+def test_things_are_pulled_as_there_is_room(cluster: Cluster, tmp_path: Path) -> None:
+    pulled = list[str]()
+
+    def names() -> Iterator[str]:
+        for i in range(40):
+            pulled.append(f"file {i}")
+            yield pulled[-1]
+
+    for count, _ in enumerate(cluster.map(functools.partial(work, tmp_path), names()), start=1):
+        assert len(pulled) - count < 10
+    assert len(pulled) == 40
+
+
+def test_a_worker_that_is_killed_costs_nothing(cluster: Cluster, tmp_path: Path) -> None:
+    names = ["slow 0", "shaky 1", *(f"slow {i}" for i in range(2, 10))]
+    assert done(cluster, tmp_path, names) == {name: (name, 1) for name in names}
+    tries = [path.name.rpartition(" ")[0] for path in tmp_path.iterdir()]
+    assert len([name for name in tries if name.startswith("shaky 1")]) == 2
+
+
+@pytest.mark.slow
+def test_what_kills_every_worker_costs_itself(cluster: Cluster, tmp_path: Path) -> None:
+    names = ["deadly 0", *(f"slow {i}" for i in range(1, 9)), "deadly 9"]
+    found = done(cluster, tmp_path, names)
+    dead = {name: result for name, result in found.items() if isinstance(result, Died)}
+    assert dead.keys() == {"deadly 0", "deadly 9"}
+    said = "the workers at work on it died, the last at tcp://"
+    assert all(result.text.startswith(said) for result in dead.values())
+
+
+def test_an_error_of_the_work_ends_it(cluster: Cluster, tmp_path: Path) -> None:
+    with pytest.raises(DiveqError, match="^bad 0: is bad$"):
+        done(cluster, tmp_path, ["bad 0", *(f"slow {i}" for i in range(30))])
+    assert len(list(tmp_path.iterdir())) < 20
+    with pytest.raises(DiveqError, match="install the same diveqcodec on all machines"):
+        done(cluster, tmp_path, ["foreign 0"])
+
+
+def test_a_scheduler_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed", reason="Dask is not installed")
+    monkeypatch.setattr("diveqcodec.cluster._CONNECTING", 0.5)
+    with pytest.raises(DiveqError, match="tcp://127.0.0.1:9: no scheduler answers; start one"):
+        connected("tcp://127.0.0.1:9").__enter__()
+    with pytest.raises(DiveqError, match="no such file; is the scheduler running"):
+        connected(f"{tmp_path}/s.json").__enter__()
+
+
+def test_a_scheduler_without_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed", reason="Dask is not installed")
+    monkeypatch.setattr("diveqcodec.cluster._WAITING", 0.3)
+    with (
+        distributed.LocalCluster(n_workers=0, dashboard_address=":0") as local,
+        pytest.raises(DiveqError, match="has no workers; start some: dask worker tcp://"),
+    ):
+        connected(local.scheduler_address).__enter__()
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_goes_away(tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed", reason="Dask is not installed")
+    local = distributed.LocalCluster(n_workers=1, dashboard_address=":0", silence_logs=50)
+    with connected(local.scheduler_address) as cluster:
+        results = cluster.map(functools.partial(work, tmp_path), (f"slow {i}" for i in range(99)))
+        next(results)
+        local.close()
+        with pytest.raises(DiveqError, match="the scheduler is gone; start it, and go on with"):
+            list(results)
