@@ -72,11 +72,11 @@ class Cluster:
     """
 
     def __init__(
-        self, client: Client, address: str, revive: Callable[[], None] = lambda: None
+        self, client: Client, address: str, revive: Callable[[], object] | None = None
     ) -> None:
         self._client = client
         self._address = address
-        self._revive = revive
+        self._revive = revive or (lambda: None)
         self._threads = self._most = 0
         self._counted = -math.inf
 
@@ -102,7 +102,8 @@ class Cluster:
 
         waiting, running, is_all = iter(items), dict[Any, T](), False
         while running or not is_all:
-            room = (_AHEAD * self._count() if most is None else most) - len(running)
+            threads = self._count()
+            room = (_AHEAD * threads if most is None else most) - len(running)
             pulled = list(itertools.islice(waiting, max(0, room)))
             is_all = len(pulled) < room
             running |= {self._client.submit(function, one, pure=False): one for one in pulled}
@@ -181,7 +182,7 @@ def connected(address: str, workers: int | None = None) -> Iterator[Cluster]:
     except ImportError as error:
         raise DiveqError("--cluster needs Dask: pip install 'diveqcodec[cluster]'") from error
     with contextlib.ExitStack() as stack:
-        revive: Callable[[], None] = lambda: None  # noqa: E731
+        revive: Callable[[], object] | None = None
         if address == LOCAL:
             count = workers or os.cpu_count() or 1
             stack.enter_context(

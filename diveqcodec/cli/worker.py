@@ -6,9 +6,10 @@ library says there is said here: only one process talks to the user.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from diveqcodec import __version__
@@ -57,6 +58,11 @@ class _Listening(Console):
     def __init__(self, verbosity: int) -> None:
         super().__init__(False, verbosity)
         self.said: list[str] = []
+
+    @contextlib.contextmanager
+    def counter(self, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+        """No bar: the command has one for all files."""
+        yield lambda _more: None
 
     def _write(self, text: str) -> None:
         self.said.append(text)
