@@ -161,6 +161,8 @@ class Codec:
                 decoder = Decoder(content.payload)
                 TileCoder(self.model, decoder, quality_bin, size, tally=tally).run()
         parts = {name: round(bits) for name, bits in tally.bits.items()}
+        if file.header.has_filters:
+            parts["filters"] = 8 * sum(len(tile.filters or b"") for tile in file.tiles if tile)
         if file.lossless:
             parts["lossless"] = 8 * sum(len(part.packed) for part in file.lossless)
         parts["container"] = 8 * len(data) - sum(parts.values())

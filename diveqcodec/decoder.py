@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diveqcodec.container import alpha
+from diveqcodec.container import alpha, filters
 from diveqcodec.container.canvas import Canvas, Crop, crop_area, meets
 from diveqcodec.container.entropy import Decoder
 from diveqcodec.container.pixelfile import check_front, layout_of, paint_lossless, picture_of
@@ -58,6 +58,7 @@ class PictureDecoder:
         self.area = crop_area(self.header, wish.crop)
         self.layout = layout_of(self.file)
         self.lost = set(found.lost)
+        self.unfiltered: set[int] = set()  # what should have been
         self._latents: dict[int, Tensor] = {}
         self._uses: dict[int, int] = {}  # how many tiles still wait for a latent
 
@@ -74,7 +75,7 @@ class PictureDecoder:
         lost = paint_lossless(self.found, canvas, is_partial=wish.is_partial)
         self._decode_tiles(canvas)
         lost |= {index for index in self.lost if meets(self.layout.grid[index], self.area)}
-        return picture_of(canvas, self.file, describe(self.file, lost))
+        return picture_of(canvas, self.file, describe(self.file, lost, self.unfiltered))
 
     def _decode_tiles(self, canvas: Canvas) -> None:
         """Decode and paint what networks have coded of the area."""
@@ -143,12 +144,33 @@ class PictureDecoder:
             cells = torch.zeros(bottom - top, right - left, self.networks.model.config.channels)
             for other in needs:
                 self._copy(cells, window, other)
-            pixels = self.networks.pixels(cells, window, header.gain_index, is_grey=header.is_grey)
+            pixels = self.networks.pixels(
+                cells,
+                window,
+                header.gain_index,
+                is_grey=header.is_grey,
+                filters=self._filters(index),
+            )
             canvas.paint(tile, pixels[: tile.height, : tile.width], None)
         for other in needs:
             self._uses[other] -= 1
             if not self._uses[other]:
                 self._latents.pop(other, None)
+
+    def _filters(self, index: int) -> filters.Filters | None:
+        """Those of a tile; None if there are none, or if they are lost."""
+        data, header = self.file.tiles[index], self.header
+        if data is None or not header.has_filters:
+            return None
+        try:
+            if data.filters is None:
+                raise self.found.error or DamagedError(f"damaged: chunk FILT {index} is missing")
+            return filters.unpack(data.filters, 1 if header.is_grey else 3, f"chunk FILT {index}")
+        except DamagedError:
+            if not self.wish.is_partial:
+                raise
+            self.unfiltered.add(index)
+            return None
 
     def _copy(self, cells: Tensor, window: Window, index: int) -> None:
         """Put what there is of a tile's latent into that of a window."""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diveqcodec.container import alpha, bitstream, lossless, pixelfile
+from diveqcodec.container import alpha, bitstream, filters, lossless, pixelfile
 from diveqcodec.container.bitstream import NO_MODEL, Tile, TileData
 from diveqcodec.container.entropy import Encoder
 from diveqcodec.container.pixelfile import Layout, area_of
@@ -26,6 +26,7 @@ from diveqcodec.model.candidates import GRID_BITS
 from diveqcodec.model.dvq import STRIDE
 from diveqcodec.parallel import ordered_map
 from diveqcodec.quality import lambda_of
+from diveqcodec.tilefilters import FilterSearch
 from diveqcodec.windows import Networks, Window, quality_bin_of, seen_pixels
 
 Lossless = Literal["auto", "always", "never"]
@@ -42,7 +43,7 @@ class Job:
     Attributes:
         gain: The gain index.
         rate: Multiplier of the bits in the assignment of codewords.
-        effort: 1 ... 9, of the search for small lossless tiles.
+        effort: 1 ... 9, of the search for small lossless tiles, and for filters.
         lossless: Which tiles may be, "always" being no matter for networks.
         tally: Collects ideal bits by part; only with "never".
         progress: Is told of every tile.
@@ -76,6 +77,7 @@ class PictureEncoder:
         self.header = pixelfile.header_of(picture, self.model.model_id, job.gain)
         self.layout = Layout.of(self.header)
         self.whole = Tile(0, 0, self.header.width, self.header.height)
+        self.search = FilterSearch(networks, picture, job.gain, job.effort)
         self._done = 0
 
     def run(self) -> bytes:
@@ -97,6 +99,10 @@ class PictureEncoder:
         coded |= {index: data for (index, _), data in zip(again, results, strict=True)}
         parts = pixelfile.pack_tiles(self.picture, layout, job.effort)
         header = self.header if coded else replace(self.header, model_id=NO_MODEL, gain_index=0)
+        if any(data.filters for data in coded.values()):
+            header = replace(header, has_filters=True)
+        else:
+            coded = {index: replace(data, filters=None) for index, data in coded.items()}
         picture, tiles = self.picture, tuple(coded.get(index) for index in range(len(grid)))
         return bitstream.write(
             bitstream.DvqFile(header, tiles, picture.icc, picture.exif, picture.xmp, tuple(parts))
@@ -123,8 +129,9 @@ class PictureEncoder:
         trial = _Trial(coded)
         pixels, transparency = area_of(self.picture, tile)
         if self.job.lossless == "auto" and lossless.is_drawn(pixels, transparency):
-            bits = 8.0 * (len(coded.payload) + len(coded.alpha or b"")) + _CHUNK_BITS
-            cost = bits + self._price() * self._error(tile, latent)
+            parts = (coded.payload, coded.alpha or b"", coded.filters or b"")
+            bits = 8.0 * sum(map(len, parts)) + _CHUNK_BITS
+            cost = bits + self._price() * self._error(tile, latent, coded.filters or b"")
             packed = lossless.pack(pixels, transparency, effort=1)
             trial = _Trial(coded, cost, 8.0 * len(packed) + _CHUNK_BITS)
         self._advance()
@@ -146,9 +153,10 @@ class PictureEncoder:
         latent, crc = coder.run()
         transparency = area_of(self.picture, tile)[1]
         packed = None if transparency is None else alpha.pack_alpha(transparency)
-        return TileData(crc, encoder.finish(), packed), latent
+        found = self.search.run(tile, latent)
+        return TileData(crc, encoder.finish(), packed, filters.pack(found)), latent
 
-    def _error(self, tile: Tile, latent: Tensor) -> float:
+    def _error(self, tile: Tile, latent: Tensor, packed: bytes) -> float:
         """Squared error of a coded tile, summed over its pixels, mean of the channels.
 
         Its neighbours are not known here, and what blocks at its border share with them is
@@ -157,7 +165,8 @@ class PictureEncoder:
         alone = self.networks.window(tile, tile)
         is_grey = self.header.is_grey
         cells = latent.float() * 2.0**-GRID_BITS
-        decoded = self.networks.pixels(cells, alone, self.job.gain, is_grey=is_grey)
+        found = filters.unpack(packed, 1 if is_grey else 3)
+        decoded = self.networks.pixels(cells, alone, self.job.gain, is_grey=is_grey, filters=found)
         decoded = decoded[: tile.height, : tile.width]
         error = np.square(decoded.astype(np.int32) - seen_pixels(self.picture, alone)).mean(axis=2)
         transparency = area_of(self.picture, tile)[1]

@@ -16,8 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diveqcodec.container import alpha
+from diveqcodec.container import alpha, wiener
 from diveqcodec.container.bitstream import Tile
+from diveqcodec.container.filters import Filters
+from diveqcodec.container.wiener import HALO
 from diveqcodec.exact.tile import TileSource
 from diveqcodec.exact.weights import CodingModel
 from diveqcodec.image import Picture
@@ -48,6 +50,12 @@ class Window:
         return slice(top, top + self.height), slice(left, left + self.width)
 
     @property
+    def inner_pixels(self) -> tuple[slice, slice]:
+        """The same in pixels."""
+        rows, columns = (slice(s.start * STRIDE, s.stop * STRIDE) for s in self.inner)
+        return rows, columns
+
+    @property
     def pixels(self) -> Tile:
         """The window in pixels; at the picture's end it may reach beyond."""
         top, left, bottom, right = (side * STRIDE for side in self.outer)
@@ -59,7 +67,7 @@ class Networks:
 
     def __init__(self, model: CodingModel, dtype: torch.dtype) -> None:
         self.model, self.device, self.dtype = model, model.device, dtype
-        self.margin = -(-model.transforms.reach // STRIDE)
+        self.margin = -(-(model.transforms.reach + HALO) // STRIDE)
 
     def window(self, tile: Tile, region: Tile) -> Window:
         """The window around a tile within its region; both in pixels."""
@@ -88,7 +96,13 @@ class Networks:
         return TileSource(_as_rows(y), rate)
 
     def pixels(
-        self, latent: Tensor, window: Window, gain: int, *, is_grey: bool
+        self,
+        latent: Tensor,
+        window: Window,
+        gain: int,
+        *,
+        is_grey: bool,
+        filters: Filters | None = None,
     ) -> NDArray[np.uint8]:
         """Run synthesis for a tile.
 
@@ -97,18 +111,35 @@ class Networks:
             window: The tile and where it lies in the window.
             gain: The gain index.
             is_grey: One channel, the mean of the three, instead of them.
+            filters: What is done to the tile's pixels at last.
 
         Returns:
             uint8 `[16 h, 16 w, 1 or 3]` of the tile: at the picture's end it may reach beyond.
         """
-        part = latent.to(self.device).permute(2, 0, 1)[None]
+        whole: NDArray[np.uint8] = self.rounded(latent[None], gain, is_grey=is_grey)[0]
+        rows, columns = window.inner_pixels
+        if filters is None or all(one is None for one in filters):
+            return whole[rows, columns]
+        return wiener.filtered(with_halo(whole, rows, columns), filters)
+
+    def rounded(self, latents: Tensor, gain: int, *, is_grey: bool) -> NDArray[np.uint8]:
+        """Run synthesis for whole windows of one size.
+
+        Args:
+            latents: In cells, float32 `[n, h, w, C]`.
+            gain: The gain index.
+            is_grey: One channel, the mean of the three, instead of them.
+
+        Returns:
+            uint8 `[n, 16 h, 16 w, 1 or 3]`, not filtered.
+        """
+        part = latents.to(self.device).permute(0, 3, 1, 2)
         part = part.contiguous(memory_format=torch.channels_last)
         with self._autocast():
-            x = self.model.transforms.decode_latent(part, self._log_gain(gain))
-        rows, columns = (slice(s.start * STRIDE, s.stop * STRIDE) for s in window.inner)
-        colours = x[0, :, rows, columns].permute(1, 2, 0) * 255
+            x = self.model.transforms.decode_latent(part, self._log_gain(gain).expand(len(part)))
+        colours = x.permute(0, 2, 3, 1) * 255
         if is_grey:
-            colours = colours.mean(2, keepdim=True)
+            colours = colours.mean(3, keepdim=True)
         result: NDArray[np.uint8] = colours.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
         return result
 
@@ -118,6 +149,19 @@ class Networks:
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         enabled = self.dtype != torch.float32
         return torch.autocast(self.device.type, self.dtype, enabled=enabled)
+
+
+def with_halo(pixels: NDArray[np.uint8], rows: slice, columns: slice) -> NDArray[np.uint8]:
+    """Some rows and columns of a window and the pixels around them that filters see.
+
+    Where the window ends the region does, and its last pixels are repeated.
+    """
+    sides, edges = [], []
+    for inner, size in zip((rows, columns), pixels.shape, strict=False):
+        start, stop = max(0, inner.start - HALO), min(size, inner.stop + HALO)
+        sides.append(slice(start, stop))
+        edges.append((HALO - (inner.start - start), HALO - (stop - inner.stop)))
+    return np.pad(pixels[tuple(sides)], (*edges, (0, 0)), mode="edge")
 
 
 def quality_bin_of(model: CodingModel, gain: int) -> int:

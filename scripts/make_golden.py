@@ -3,8 +3,8 @@
     python -m scripts.make_golden
 
 To be run only when the format or the model's structure has changed on purpose: the golden files
-are the promise that a file decodes to the same indices for ever. `--keep-model` writes new files
-with the model that is there.
+are the promise that a file decodes to the same indices for ever. `--keep` keeps the model and the
+files that are there, and adds those that are missing.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ import numpy as np
 import torch
 
 from diveqcodec.codec import Codec
+from diveqcodec.container import bitstream, filters
 from diveqcodec.exact import tensorfile, weights
 from diveqcodec.image import Picture
 from tests.support.coders import Recorder, decoded_tiles
 from tests.support.tiny import TINY, drawn, picture_of, trained
+from tests.support.wieners import filtered, unfiltered
 
 GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"
 STEPS = 200
@@ -30,8 +32,8 @@ STEPS = 200
 def main() -> None:
     """Train the model unless it is kept, write the files, and check that all cases occur."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--keep-model", action="store_true")
-    keep: bool = parser.parse_args().keep_model
+    parser.add_argument("--keep", action="store_true")
+    keep: bool = parser.parse_args().keep
     torch.set_num_threads(1)
     GOLDEN.mkdir(parents=True, exist_ok=True)
     path = GOLDEN / "tiny.safetensors"
@@ -41,8 +43,11 @@ def main() -> None:
     expected = {}
     calls = []
     for name, (picture, quality, effort) in pictures(codec).items():
-        data = codec.compress(picture, quality, effort)
-        (GOLDEN / f"{name}.dvq").write_bytes(data)
+        file = GOLDEN / f"{name}.dvq"
+        if not (keep and file.exists()):
+            plain = unfiltered(codec.compress(picture, quality, effort, lossless="never"))
+            file.write_bytes(filtered(plain) if name == "filters" else plain)
+        data = file.read_bytes()
         tiles = decoded_tiles(codec, data)
         calls += [tile.calls for tile in tiles]
         expected[name] = {
@@ -50,6 +55,7 @@ def main() -> None:
             "bytes": len(data),
             "indices": [f"{tile.crc:08x}" for tile in tiles],
             "latent": [digest(tile.latent) for tile in tiles],
+            "filters": filters_of(data),
         }
     check(calls)
     (GOLDEN / "golden.json").write_text(json.dumps(expected, indent=1) + "\n", "utf-8")
@@ -65,7 +71,10 @@ def make_model(path: Path) -> None:
 
 
 def pictures(codec: Codec) -> dict[str, tuple[Picture, float, int]]:
-    """Pictures with quality and effort: colour, grey, transparency, what no prior expects."""
+    """Pictures with quality and effort: colour, grey, transparency, what no prior expects.
+
+    Those of "filters" are random ones, which exercise all of their bits.
+    """
     disc = np.hypot(*(np.mgrid[:61, :83] - 35)) < 30
     noise = np.random.default_rng(1).integers(0, 2, (50, 64, 3), dtype=np.uint8) * np.uint8(255)
     # What the prior believes to be zero: the last components of slices, each alone.
@@ -85,7 +94,21 @@ def pictures(codec: Codec) -> dict[str, tuple[Picture, float, int]]:
         "surprise": (picture_of(surprise.round().to(torch.uint8).numpy()), 5, 5),
         "nearest": (picture_of(drawn(64, 64, 104)), 90, 1),
         "dot": (picture_of(drawn(1, 1, 105)), 50, 5),
+        "filters": (picture_of(drawn(70, 54, 106)), 30, 5),
     }
+
+
+def filters_of(data: bytes) -> list[str]:
+    """Threshold and first bytes of the SHA-256 of the coefficients, for every filter of a file."""
+    file = bitstream.read(data)
+    components = 1 if file.header.is_grey else 3
+    return [
+        f"{one.threshold} {hashlib.sha256(one.rows.astype('<i2').tobytes()).hexdigest()[:16]}"
+        for tile in file.tiles
+        if tile is not None
+        for one in filters.unpack(tile.filters or b"", components)
+        if one is not None
+    ]
 
 
 def digest(latent: torch.Tensor) -> str:

@@ -12,6 +12,7 @@ from diveqcodec.container.chunks import (
     ALPHA,
     ANCILLARY,
     CRC,
+    FILTERS,
     METADATA,
     NAMES,
     PIXELS,
@@ -73,11 +74,14 @@ class TileData:
         index_crc: CRC-32 of the decoded indices: tells a wrong decoding from a right one.
         payload: The entropy-coded indices.
         alpha: The losslessly coded transparency; None unless the header says `has_alpha`.
+        filters: The coded filters, empty for none; None unless the header says `has_filters`, or
+            where they are lost, which only `diveqcodec.container.salvage` leaves.
     """
 
     index_crc: int
     payload: bytes
     alpha: bytes | None = None
+    filters: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +179,11 @@ def write(file: DvqFile) -> bytes:
             raise FormatError(f"tile {index} is not given")
         if (tile.alpha is not None) != header.has_alpha:
             raise FormatError(f"tile {index} and the header disagree about transparency")
-        if tile.alpha is not None:
-            parts.append(chunk_bytes(ALPHA, varint_bytes(index) + tile.alpha))
+        if (tile.filters is not None) != header.has_filters:
+            raise FormatError(f"tile {index} and the header disagree about filters")
+        for kind, front in ((ALPHA, tile.alpha), (FILTERS, tile.filters)):
+            if front is not None:
+                parts.append(chunk_bytes(kind, varint_bytes(index) + front))
         parts.append(
             chunk_bytes(TILE, varint_bytes(index) + CRC.pack(tile.index_crc) + tile.payload)
         )
@@ -209,17 +216,22 @@ def read(data: bytes) -> DvqFile:
 
 
 class Assembly:
-    """The parts of a file, put together chunk by chunk in the order of the format."""
+    """The parts of a file, put together chunk by chunk in the order of the format.
 
-    def __init__(self, header: Header) -> None:
-        self.header = header
+    Args:
+        header: Of the file.
+        may_lose_filters: A tile without its FILT chunk is taken all the same.
+    """
+
+    def __init__(self, header: Header, *, may_lose_filters: bool = False) -> None:
+        self.header, self.may_lose_filters = header, may_lose_filters
         self.columns = grid_columns(header.width)
         self.count = self.columns * grid_rows(header.height)
         self.taken: set[int] = set()  # tiles that are there, in whatever form
         self._tiles: dict[int, TileData] = {}
         self._lossless: list[PixelData] = []
         self._metadata: dict[int, bytes] = {}
-        self._alpha: bytes | None = None
+        self._front: dict[int, bytes] = {}  # ALPH and FILT of the next tile, as far as read
         self._next = 0  # the lowest tile that is not there
 
     @property
@@ -236,19 +248,19 @@ class Assembly:
         """
         if kind in METADATA:
             self._add_metadata(kind, body)
-        elif kind == ALPHA:
-            self._alpha = self._checked_alpha(body)
+        elif kind in (ALPHA, FILTERS):
+            self._add_front(kind, body)
         elif kind == TILE:
             body = self._after_index(body, TILE, self._next)
-            if self.header.has_alpha and self._alpha is None:
-                raise DamagedError(f"damaged: chunk ALPH {self._next} is missing")
+            self._check_front()
             if len(body) < CRC.size:
                 raise DamagedError(f"damaged: chunk TILE {self._next} is too short")
             (index_crc,) = CRC.unpack_from(body)
-            self.add_tile(self._next, TileData(index_crc, body[CRC.size :], self._alpha))
+            front = self._front.get(ALPHA), self._front.get(FILTERS)
+            self.add_tile(self._next, TileData(index_crc, body[CRC.size :], *front))
         elif kind == PIXELS:
             rest = self._after_index(body, PIXELS, self._next)
-            if self._alpha is not None:
+            if self._front:
                 raise DamagedError(f"damaged: chunk TILE {self._next} is missing or out of order")
             columns, position = parse_varint(rest, 0, "chunk PIXL")
             rows, position = parse_varint(rest, position, "chunk PIXL")
@@ -279,10 +291,10 @@ class Assembly:
         self._lossless.append(part)
         self._take(indices)
 
-    def skip_to(self, index: int, *, keeps_alpha: bool) -> None:
-        """Give up the tiles before `index`, and what came before of that one unless kept."""
-        if index != self._next or not keeps_alpha:
-            self._alpha = None
+    def skip_to(self, index: int, kind: int) -> None:
+        """Give up the tiles before `index`, and of that one what no chunk `kind` may follow."""
+        is_same = index == self._next and kind in (TILE, FILTERS)
+        self._front = {k: body for k, body in self._front.items() if is_same and k != kind}
         self._next = index
 
     def file(self) -> DvqFile:
@@ -293,28 +305,39 @@ class Assembly:
 
     def _take(self, indices: list[int]) -> None:
         self.taken.update(indices)
-        self._alpha = None
+        self._front = {}
         while self._next in self.taken:
             self._next += 1
 
     def _add_metadata(self, kind: int, body: bytes) -> None:
         if kind in self._metadata:
             raise DamagedError(f"damaged: a second {NAMES[kind]} chunk")
-        is_late = self.taken or self._alpha is not None
+        is_late = self.taken or self._front
         if is_late or any(kind < earlier for earlier in self._metadata):
             raise DamagedError(f"damaged: chunk {NAMES[kind]} is out of order")
         self._metadata[kind] = inflate(body, NAMES[kind], MAX_METADATA)
 
-    def _checked_alpha(self, body: bytes) -> bytes:
+    def _add_front(self, kind: int, body: bytes) -> None:
+        """Take in an ALPH or a FILT chunk, in this order."""
         expected = self._next
-        if self._alpha is not None:  # a second one can only be that of a later tile
+        is_late = any(earlier >= kind for earlier in self._front)
+        if is_late:  # it can only be that of a later tile
             expected = next(i for i in range(expected + 1, self.count + 1) if i not in self.taken)
-        body = self._after_index(body, ALPHA, expected)
-        if not self.header.has_alpha:
+        body = self._after_index(body, kind, expected)
+        if kind == ALPHA and not self.header.has_alpha:
             raise DamagedError("damaged: chunk ALPH in a picture without transparency")
-        if self._alpha is not None:
+        if kind == FILTERS and not self.header.has_filters:
+            raise DamagedError("damaged: chunk FILT in a picture without filters")
+        if is_late:
             raise DamagedError(f"damaged: chunk TILE {self._next} is missing or out of order")
-        return body
+        self._front[kind] = body
+
+    def _check_front(self) -> None:
+        """Refuse a tile if a chunk is missing that stands before it."""
+        header, may_lose = self.header, self.may_lose_filters
+        for kind, is_due in ((ALPHA, header.has_alpha), (FILTERS, header.has_filters)):
+            if is_due and kind not in self._front and not (may_lose and kind == FILTERS):
+                raise DamagedError(f"damaged: chunk {NAMES[kind]} {self._next} is missing")
 
     def _after_index(self, body: bytes, kind: int, expected: int) -> bytes:
         """The rest of a chunk's body after its tile index, which must be the expected one."""

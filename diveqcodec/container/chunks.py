@@ -14,6 +14,7 @@ ANCILLARY: Final = 0x80
 TILE: Final = 0x01
 ALPHA: Final = 0x02
 PIXELS: Final = 0x03
+FILTERS: Final = 0x04
 ICC: Final = 0x81
 EXIF: Final = 0x82
 XMP: Final = 0x83
@@ -21,12 +22,13 @@ NAMES: Final = {
     TILE: "TILE",
     ALPHA: "ALPH",
     PIXELS: "PIXL",
+    FILTERS: "FILT",
     ICC: "ICC",
     EXIF: "EXIF",
     XMP: "XMP",
 }
 METADATA: Final = (ICC, EXIF, XMP)
-OF_TILES: Final = (TILE, ALPHA, PIXELS)  # their bodies begin with the index of a tile
+OF_TILES: Final = (TILE, ALPHA, PIXELS, FILTERS)  # their bodies begin with the index of a tile
 
 CRC: Final = Struct("<I")
 # Type, length, tile index, one number of each side, what fills them, checksum: a PIXL chunk.

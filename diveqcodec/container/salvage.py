@@ -17,7 +17,6 @@ from diveqcodec.container.chunks import (
     METADATA,
     NAMES,
     OF_TILES,
-    TILE,
     parse_chunk,
     parse_varint,
 )
@@ -70,7 +69,7 @@ def salvage(data: bytes) -> Salvage:
         FormatError: its header is not whole, or it holds a critical chunk of an unknown type.
     """
     header, position = parse_header(data)
-    assembly = Assembly(header)
+    assembly = Assembly(header, may_lose_filters=True)
     is_front_whole = True
     while position < len(data) and not assembly.is_whole:
         try:
@@ -88,14 +87,17 @@ def salvage(data: bytes) -> Salvage:
     return Salvage(assembly.file(), lost, is_front_whole=is_front_whole)
 
 
-def describe(file: DvqFile, lost: Iterable[int]) -> tuple[str, ...]:
-    """A notice for every lost tile: which, and where in the picture."""
+def describe(file: DvqFile, lost: Iterable[int], unfiltered: Iterable[int] = ()) -> tuple[str, ...]:
+    """A notice for every lost tile, or one whose filters are lost: which, and where it is."""
     grid = tile_grid(file.header.width, file.header.height)
-    return tuple(
-        f"tile {index} of {len(grid)} is damaged; its {grid[index].width}x{grid[index].height} "
-        f"pixels at {grid[index].x},{grid[index].y} are grey"
-        for index in sorted(lost)
-    )
+    faults = {index: (": its filters are", "not filtered") for index in unfiltered}
+    faults |= {index: (" is", "grey") for index in lost}
+    notices = []
+    for index, (damaged, result) in sorted(faults.items()):
+        tile = grid[index]
+        place = f"{tile.width}x{tile.height} pixels at {tile.x},{tile.y}"
+        notices.append(f"tile {index} of {len(grid)}{damaged} damaged; its {place} are {result}")
+    return tuple(notices)
 
 
 def _take(assembly: Assembly, kind: int, body: bytes) -> None:
@@ -103,7 +105,7 @@ def _take(assembly: Assembly, kind: int, body: bytes) -> None:
     if kind in OF_TILES:
         index, _ = parse_varint(body, 0, f"chunk {NAMES[kind]}")
         if index not in assembly.taken and index < assembly.count:
-            assembly.skip_to(index, keeps_alpha=kind == TILE)
+            assembly.skip_to(index, kind)
     assembly.add(kind, body)
 
 

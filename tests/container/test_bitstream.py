@@ -32,6 +32,13 @@ FULL = DvqFile(
     exif=b"",
     xmp=b"<x/>",
 )
+FILTERED = replace(
+    FULL,
+    header=replace(FULL.header, has_filters=True),
+    tiles=tuple(
+        replace(tile, filters=b"filter"[: 2 * i]) for i, tile in enumerate(FULL.tiles) if tile
+    ),
+)
 
 
 def chunk(kind, body):
@@ -51,7 +58,9 @@ def header_and_chunks(file):
     return parts
 
 
-@pytest.mark.parametrize("file", [SMALL, FULL, replace(FULL, icc=None, exif=None, xmp=None)])
+@pytest.mark.parametrize(
+    "file", [SMALL, FULL, FILTERED, replace(FULL, icc=None, exif=None, xmp=None)]
+)
 def test_read_inverts_write(file):
     data = write(file)
     assert read(data) == file
@@ -81,7 +90,7 @@ def test_overhead_of_a_small_picture():
     assert len(write(file)) - 9000 == 36
 
 
-@pytest.mark.parametrize("file", [SMALL, FULL])
+@pytest.mark.parametrize("file", [SMALL, FULL, FILTERED])
 def test_every_truncation_is_an_error(file):
     data = write(file)
     for length in range(len(data)):
@@ -92,7 +101,7 @@ def test_every_truncation_is_an_error(file):
             read_header(data[:length])
 
 
-@pytest.mark.parametrize("file", [SMALL, FULL])
+@pytest.mark.parametrize("file", [SMALL, FULL, FILTERED])
 def test_every_flipped_bit_is_an_error(file):
     data = write(file)
     for bit in range(8 * len(data)):
@@ -158,6 +167,51 @@ def test_alpha_without_its_flag():
         read(head + chunk(2, b"\0alpha") + tile)
 
 
+def test_filters_without_their_flag():
+    head, tile = header_and_chunks(SMALL)
+    with pytest.raises(DamagedError, match="chunk FILT in a picture without filters"):
+        read(head + chunk(4, b"\0filter") + tile)
+
+
+def test_missing_repeated_and_unordered_filters_are_named():
+    head, icc, exif, xmp, *tiles = header_and_chunks(FILTERED)
+    alpha0, filter0, tile0, alpha1, filter1, tile1, *rest = tiles
+    assert b"".join([head, icc, exif, xmp, *tiles]) == write(FILTERED)
+    for parts, message in [
+        ([alpha0, tile0, alpha1, filter1, tile1, *rest], "FILT 0 is missing"),
+        ([filter0, alpha0, tile0, alpha1, filter1, tile1, *rest], "ALPH 0 is repeated"),
+        ([filter0, tile0, alpha1, filter1, tile1, *rest], "ALPH 0 is missing"),
+        ([alpha0, filter0, filter0, tile0, alpha1, filter1, tile1, *rest], "FILT 0 is repeated"),
+        ([alpha0, filter1, tile0, alpha1, filter1, tile1, *rest], "FILT 0 is missing or out of"),
+        ([alpha0, filter0, alpha1, filter1, tile1, *rest, *rest], "TILE 0 is missing"),
+        ([alpha0, filter0, filter1, tile1, *rest, *rest], "TILE 0 is missing"),
+        ([alpha0, filter0, tile0, filter0, tile1, *rest, *rest], "FILT 0 is repeated"),
+        ([alpha0, filter0, xmp, tile0, alpha1, filter1, tile1, *rest], "XMP is out of order"),
+    ]:
+        with pytest.raises(DamagedError, match=message):
+            read(b"".join([head, *parts]))
+
+
+def test_filters_of_lossless_tiles_are_damage():
+    file = replace(
+        MIXED,
+        header=replace(MIXED.header, has_filters=True),
+        tiles=tuple(None if tile is None else replace(tile, filters=b"f") for tile in MIXED.tiles),
+    )
+    assert read(write(file)) == file
+    head, pixels, *rest = header_and_chunks(file)
+    with pytest.raises(DamagedError, match="TILE 0 is missing"):
+        read(head + chunk(4, b"\0f") + pixels + b"".join(rest))
+
+
+def test_a_header_with_filters_and_no_model():
+    data = struct.pack("<4sBB", bitstream.MAGIC, 1, 12) + b"\5\5"
+    with pytest.raises(DamagedError, match="filters, but of no model"):
+        read_header(data + struct.pack("<I", zlib.crc32(data)))
+    with pytest.raises(FormatError, match="filters without a model"):
+        write(replace(LOSSLESS, header=replace(LOSSLESS.header, has_filters=True)))
+
+
 def test_tile_without_room_for_its_checksum():
     head, _ = header_and_chunks(SMALL)
     with pytest.raises(DamagedError, match="TILE 0 is too short"):
@@ -205,8 +259,8 @@ def test_largest_picture_with_empty_tiles():
 
 
 def test_unknown_flags():
-    with pytest.raises(FormatError, match="flags 0x08"):
-        read_header(header_bytes(5, 5, flags=8))
+    with pytest.raises(FormatError, match="flags 0x10"):
+        read_header(header_bytes(5, 5, flags=16))
 
 
 @pytest.mark.parametrize("overlong", [b"\x85\x00", b"\x80\x80\x80\x80\x80\x01"])
@@ -251,6 +305,7 @@ def test_bad_deflated_data(body, message):
     [
         (replace(SMALL, tiles=SMALL.tiles * 2), "2 tiles given for a picture of 1"),
         (replace(SMALL, header=replace(HEADER, has_alpha=True)), "disagree about transparency"),
+        (replace(SMALL, header=replace(HEADER, has_filters=True)), "disagree about filters"),
         (replace(SMALL, header=replace(HEADER, model_id=b"short")), "a model id has 8 bytes"),
         (replace(SMALL, header=replace(HEADER, gain_index=1 << 16)), "gain index 65536"),
     ],

@@ -9,7 +9,7 @@ from diveqcodec.container import bitstream
 from diveqcodec.container.bitstream import DvqFile, Header, PixelData, TileData
 from diveqcodec.container.salvage import describe, read_what_is_whole, salvage
 from diveqcodec.errors import DamagedError, FormatError
-from tests.container.test_bitstream import FULL, chunk, header_and_chunks
+from tests.container.test_bitstream import FILTERED, FULL, chunk, header_and_chunks
 
 # Columns of 1024 and 1076, rows of 1024, 1024 and 276: six tiles, two of them lossless.
 MIXED = DvqFile(
@@ -27,7 +27,7 @@ MIXED = DvqFile(
 )
 
 
-@pytest.mark.parametrize("file", [FULL, MIXED])
+@pytest.mark.parametrize("file", [FULL, MIXED, FILTERED])
 def test_a_whole_file_is_whole(file: DvqFile) -> None:
     found = read_what_is_whole(bitstream.write(file))
     assert found.file == file
@@ -93,6 +93,24 @@ def test_every_truncation_keeps_what_was_before() -> None:
         assert found.lost == lost | half | alone - set(range(4))
 
 
+def test_a_damaged_filter_costs_its_filter_alone() -> None:
+    head, *chunks = header_and_chunks(FILTERED)
+    kinds = [part[0] for part in chunks]
+    assert kinds[3:] == [2, 4, 1] * 4
+    for number in range(3, len(chunks)):
+        index = (number - 3) // 3
+        for spoiled in (chunks[number][:-1] + bytes([chunks[number][-1] ^ 1]), b""):
+            data = b"".join([head, *chunks[:number], spoiled, *chunks[number + 1 :]])
+            found = read_what_is_whole(data)
+            assert isinstance(found.error, DamagedError)
+            is_filter = kinds[number] == 4
+            assert found.lost == (set() if is_filter else {index})
+            for i, tile in enumerate(FILTERED.tiles):
+                assert tile is not None
+                lost = replace(tile, filters=None) if is_filter else None
+                assert found.file.tiles[i] == (lost if i == index else tile)
+
+
 def test_cut_out_repeated_and_swapped_bytes() -> None:
     head, icc, *tiles = header_and_chunks(MIXED)
     whole = [head, icc, *tiles]
@@ -118,5 +136,12 @@ def test_what_this_program_does_not_know_is_an_error() -> None:
 def test_lost_tiles_are_described() -> None:
     assert describe(replace(MIXED), {4, 1}) == (
         "tile 1 of 6 is damaged; its 1076x1024 pixels at 1024,0 are grey",
+        "tile 4 of 6 is damaged; its 1024x276 pixels at 0,2048 are grey",
+    )
+
+
+def test_lost_filters_are_described() -> None:
+    assert describe(MIXED, {4}, {2, 4}) == (
+        "tile 2 of 6: its filters are damaged; its 1024x1024 pixels at 0,1024 are not filtered",
         "tile 4 of 6 is damaged; its 1024x276 pixels at 0,2048 are grey",
     )

@@ -112,7 +112,8 @@ def rewritten(codec: Codec, data: bytes) -> bytes:
         encoder = Encoder()
         replay = Replay(encoder, known.calls.symbols)
         _, crc = TileCoder(codec.model, replay, quality_bin(codec, file), positions(tile)).run()
-        tiles.append(bitstream.TileData(crc, encoder.finish(), content.alpha))
+        finished = encoder.finish()
+        tiles.append(bitstream.TileData(crc, finished, content.alpha, content.filters))
     return bitstream.write(
         bitstream.DvqFile(file.header, tuple(tiles), file.icc, file.exif, file.xmp)
     )
