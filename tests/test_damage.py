@@ -10,6 +10,7 @@ from diveqcodec.codec import Codec
 from diveqcodec.errors import FormatError, ModelError
 from diveqcodec.image import Picture
 from tests.support.tiny import drawn, few_values
+from tests.support.wieners import filtered
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +23,7 @@ def files(codec: Codec) -> list[bytes]:
         codec.compress(Picture(drawn(20, 25, 1), alpha, *metadata), 60, lossless="never"),
         codec.compress(Picture(noise), 100, lossless="never"),
         codec.compress(Picture(drawn(30, 34, 2)[..., :1].copy()), 80, lossless="never"),
+        filtered(codec.compress(Picture(drawn(20, 25, 3), alpha), 30, lossless="never")),
         codec.compress(Picture(few_values(drawn(20, 25, 1)), alpha, *metadata), lossless="always"),
         codec.compress(Picture(few_values(drawn(30, 34, 2)[..., :1])), lossless="always"),
     ]

@@ -11,14 +11,13 @@ from diveqcodec.codec import Codec
 from diveqcodec.container import bitstream, filters, wiener
 from diveqcodec.container.pixelfile import layout_of
 from diveqcodec.errors import DamagedError
-from diveqcodec.exact import weights
+from diveqcodec.exact.weights import CodingModel
 from diveqcodec.image import Picture
 from diveqcodec.model.candidates import GRID_BITS
 from diveqcodec.quality import gain_index
 from diveqcodec.tilefilters import FilterSearch
 from diveqcodec.windows import Networks
 from tests.support.coders import decoded_tiles
-from tests.support.places import GOLDEN
 from tests.support.tiles import cut_into
 from tests.support.tiny import drawn, picture_of
 from tests.support.wieners import filtered, unfiltered
@@ -27,9 +26,8 @@ HALO = wiener.HALO
 
 
 @pytest.fixture(scope="module")
-def codec() -> Codec:
-    model = weights.load(GOLDEN / "tiny.safetensors")
-    return Codec(model, networks=torch.float32, workers=1)
+def codec(tiny_model: CodingModel) -> Codec:
+    return Codec(tiny_model, networks=torch.float32, workers=1)
 
 
 @pytest.fixture(scope="module")
