@@ -19,13 +19,17 @@ from diveqcodec.decoder import PictureDecoder, Wish
 from diveqcodec.encoder import Job, Lossless, PictureEncoder, Progress
 from diveqcodec.errors import ConfigError, ModelError
 from diveqcodec.exact.tile import Tally, TileCoder
-from diveqcodec.exact.weights import CodingModel
+from diveqcodec.exact.weights import CodingModel, check_training
 from diveqcodec.image import Picture
+from diveqcodec.model.dvq import DvqModel
 from diveqcodec.model.layers import fast_dtype
 from diveqcodec.quality import DEFAULT_QUALITY, RATE, gain_index
+from diveqcodec.refinement import Refiner, trainable
 from diveqcodec.windows import Networks, quality_bin_of
 
-EFFORTS = {1: 0.0, 5: RATE}  # effort -> multiplier of the bits in the assignment
+# effort -> multiplier of the bits in the assignment
+EFFORTS = {1: 0.0, 5: RATE, 7: RATE, 9: RATE}
+ROUNDS = {7: 4, 9: 12}  # in which an effort refines every tile
 DEFAULT_EFFORT = 5
 
 
@@ -47,6 +51,7 @@ class Codec:
         self.model = model
         self.networks = networks or fast_dtype(model.device)
         self.workers = workers or torch.get_num_threads()
+        self._trained: DvqModel | None = None  # read when an effort first needs it
 
     @classmethod
     def load(cls, reference: str | Path | None = None, device: str | torch.device = "cpu") -> Codec:
@@ -81,22 +86,21 @@ class Codec:
         Args:
             picture: pixels and what belongs to them.
             quality: 1 (smallest) to 100 (best).
-            effort: 1 nearest codewords, 5 rate-aware.
+            effort: 1 nearest codewords, 5 rate-aware, 7 and 9 refined in a few and in more rounds.
             lossless: "auto" codes a tile without loss where that is the better bargain, "always"
                 the whole picture, whatever the quality, "never" none.
-            progress: told how many tiles are done, and how many there are.
+            progress: told how many steps are done, and how many there are: tiles, and the rounds in
+                which each is refined.
 
         Raises:
             ConfigError: quality or effort out of range.
+            ModelError: efforts above 5 with weights that lack what training left in them.
         """
         gain = gain_index(quality)
-        if effort not in EFFORTS:
-            raise ConfigError(f"effort {effort}: use one of {', '.join(map(str, EFFORTS))}")
+        self.check_effort(effort)
         if lossless == "always":
             return pixelfile.compress(picture, effort)
-        return self._compress(
-            picture, Job(gain, EFFORTS[effort], effort, lossless, None, progress, self.workers)
-        )
+        return self._compress(picture, self._job(gain, effort, lossless, None, progress))
 
     def compress_at(
         self, picture: Picture, gain: int, effort: int = DEFAULT_EFFORT, tally: Tally | None = None
@@ -105,8 +109,19 @@ class Codec:
 
         `tally` collects ideal bits by part.
         """
-        job = Job(gain, EFFORTS[effort], effort, "never", tally, workers=self.workers)
-        return self._compress(picture, job)
+        return self._compress(picture, self._job(gain, effort, "never", tally))
+
+    def check_effort(self, effort: int) -> None:
+        """Refuse an effort that there is not, or not with these weights.
+
+        Raises:
+            ConfigError: there is no such effort.
+            ModelError: it refines, and the weights lack what training left in them.
+        """
+        if effort not in EFFORTS:
+            raise ConfigError(f"effort {effort}: use one of {', '.join(map(str, EFFORTS))}")
+        if effort in ROUNDS and self._trained is None:
+            check_training(self.model.path)
 
     def decompress(
         self,
@@ -167,6 +182,22 @@ class Codec:
             parts["lossless"] = 8 * sum(len(part.packed) for part in file.lossless)
         parts["container"] = 8 * len(data) - sum(parts.values())
         return parts
+
+    def _job(
+        self,
+        gain: int,
+        effort: int,
+        lossless: Lossless,
+        tally: Tally | None,
+        progress: Progress | None = None,
+    ) -> Job:
+        refiner = None
+        if effort in ROUNDS:
+            if self._trained is None:
+                self._trained = trainable(self.model)
+            refiner = Refiner(self._trained, ROUNDS[effort])
+        rate, workers = EFFORTS[effort], self.workers
+        return Job(gain, rate, effort, lossless, tally, progress, workers, refiner)
 
     def _compress(self, picture: Picture, job: Job) -> bytes:
         networks = Networks(self.model, self.networks)

@@ -2,7 +2,9 @@
 
 A tile that looks drawn is coded both ways. It is lossless if its bits are fewer than what the
 networks' tile costs at the quality asked for: its bits, and its error at the price of the quality.
-So lossless always wins where it is smaller. Knows nothing of files on disk.
+So lossless always wins where it is smaller. With a `Refiner` a tile is coded twice, its latent as
+the analysis gives it and refined, and the cheaper one is kept by the same price. Knows nothing of
+files on disk.
 """
 
 from __future__ import annotations
@@ -20,17 +22,18 @@ from diveqcodec.container.bitstream import NO_MODEL, Tile, TileData
 from diveqcodec.container.entropy import Encoder
 from diveqcodec.container.pixelfile import Layout, area_of
 from diveqcodec.container.regions import close
-from diveqcodec.exact.tile import Tally, TileCoder
+from diveqcodec.exact.tile import Tally, TileCoder, TileSource
 from diveqcodec.image import Picture
 from diveqcodec.model.candidates import GRID_BITS
 from diveqcodec.model.dvq import STRIDE
 from diveqcodec.parallel import ordered_map
 from diveqcodec.quality import lambda_of
+from diveqcodec.refinement import Refiner, TileView
 from diveqcodec.tilefilters import FilterSearch
-from diveqcodec.windows import Networks, Window, quality_bin_of, seen_pixels
+from diveqcodec.windows import Networks, Window, quality_bin_of, seen_pixels, source_of
 
 Lossless = Literal["auto", "always", "never"]
-Progress = Callable[[int, int], None]  # tiles that are done, and all of them
+Progress = Callable[[int, int], None]  # steps that are done, and all: tiles, rounds of each too
 
 _EDGE = STRIDE  # pixels at a tile's inner borders that say little of its error: see `_error`
 _CHUNK_BITS = 8 * 11  # of the container, for a tile
@@ -46,8 +49,9 @@ class Job:
         effort: 1 ... 9, of the search for small lossless tiles, and for filters.
         lossless: Which tiles may be, "always" being no matter for networks.
         tally: Collects ideal bits by part; only with "never".
-        progress: Is told of every tile.
-        workers: Tiles that are worked on at once.
+        progress: Is told of every tile, and of every round in it.
+        workers: Tiles that are worked on at once; with a refiner, which needs much memory, one.
+        refiner: Works latents over.
     """
 
     gain: int
@@ -57,13 +61,19 @@ class Job:
     tally: Tally | None = None
     progress: Progress | None = None
     workers: int = 1
+    refiner: Refiner | None = None
+
+    @property
+    def rounds(self) -> int:
+        """In which a tile is refined."""
+        return 0 if self.refiner is None else self.refiner.rounds
 
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """A tile as the networks code it, and what it costs both ways, in bits."""
+    """A tile as the networks code it, if that was needed, and what it costs both ways, in bits."""
 
-    coded: TileData
+    coded: TileData | None
     coded_cost: float = 0.0
     lossless_cost: float = field(default=float("inf"))
 
@@ -89,13 +99,16 @@ class PictureEncoder:
         if any(trial.lossless_cost < trial.coded_cost for trial in trials):
             self._choose(trials)
         regions = layout.regions()
+        self._advance((len(grid) - len(regions)) * job.rounds)
         again = [
             (index, region)
             for index, region in regions.items()
-            if self._window(index, region) != self._window(index, self.whole)
+            if job.rounds or self._window(index, region) != self._window(index, self.whole)
         ]
-        coded = {index: trials[index].coded for index in regions}
-        results = ordered_map(self._again, again, self._workers)
+        kept = ((index, trials[index].coded) for index in regions)
+        coded = {index: data for index, data in kept if data is not None}
+        # what gradients go through takes 0.3 GB for 768x512 pixels, so it is one tile at a time
+        results = ordered_map(self._again, again, 1 if job.rounds else self._workers)
         coded |= {index: data for (index, _), data in zip(again, results, strict=True)}
         parts = pixelfile.pack_tiles(self.picture, layout, job.effort)
         header = self.header if coded else replace(self.header, model_id=NO_MODEL, gain_index=0)
@@ -123,12 +136,20 @@ class PictureEncoder:
 
     @torch.inference_mode()
     def _try(self, tile: Tile) -> _Trial:
-        """Code a tile by networks and, if it looks drawn, without loss too."""
-        window = self.networks.window(tile, self.whole)
-        coded, latent = self._code(tile, window)
-        trial = _Trial(coded)
+        """Code a tile by networks and, if it looks drawn, without loss too.
+
+        What will be refined is coded here only to see whether it should be lossless.
+        """
         pixels, transparency = area_of(self.picture, tile)
-        if self.job.lossless == "auto" and lossless.is_drawn(pixels, transparency):
+        is_drawn = self.job.lossless == "auto" and lossless.is_drawn(pixels, transparency)
+        if self.job.rounds and not is_drawn:
+            self._advance()
+            return _Trial(None)
+        window = self.networks.window(tile, self.whole)
+        coded, latent = self._code(tile, window, self._source(window), self.job.tally)
+        coded = self._filtered(tile, coded, latent)
+        trial = _Trial(coded)
+        if is_drawn:
             parts = (coded.payload, coded.alpha or b"", coded.filters or b"")
             bits = 8.0 * sum(map(len, parts)) + _CHUNK_BITS
             cost = bits + self._price() * self._error(tile, latent, coded.filters or b"")
@@ -139,22 +160,50 @@ class PictureEncoder:
 
     @torch.inference_mode()
     def _again(self, job: tuple[int, Tile]) -> TileData:
-        """Code a tile that sees another region than the whole picture."""
-        tile = self.layout.grid[job[0]]
-        return self._code(tile, self._window(*job))[0]
+        """Code a tile that sees another region than the whole picture, or is to be refined."""
+        tile, window = self.layout.grid[job[0]], self._window(*job)
+        if self.job.refiner is not None:
+            return self._refined(self.job.refiner, tile, window)
+        return self._filtered(tile, *self._code(tile, window, self._source(window), self.job.tally))
 
-    def _code(self, tile: Tile, window: Window) -> tuple[TileData, Tensor]:
-        """A tile's bytes, and its latent in units of 2^-8 cells."""
+    def _refined(self, refiner: Refiner, tile: Tile, window: Window) -> TileData:
+        """A tile's bytes: refined, or as they would be without where that is no cheaper.
+
+        Filters are found for what was chosen.
+        """
         job = self.job
-        source = self.networks.source(self.picture, window, job.gain, job.rate)
+        view = TileView(self.networks, self.picture, window, job.gain, is_grey=self.header.is_grey)
+        best: tuple[float, TileSource, TileData, Tensor] | None = None
+        for latent in (view.latent, refiner.refined(view, self._advance)):
+            source = source_of(latent, job.rate)
+            coded, y_hat = self._code(tile, window, source)
+            cost = 8.0 * len(coded.payload) + view.price * view.exact_error(y_hat)
+            if best is None or cost < best[0]:
+                best = cost, source, coded, y_hat
+        assert best is not None
+        _, source, coded, y_hat = best
+        if job.tally is not None:
+            self._code(tile, window, source, job.tally)
+        return self._filtered(tile, coded, y_hat)
+
+    def _source(self, window: Window) -> TileSource:
+        return self.networks.source(self.picture, window, self.job.gain, self.job.rate)
+
+    def _code(
+        self, tile: Tile, window: Window, source: TileSource, tally: Tally | None = None
+    ) -> tuple[TileData, Tensor]:
+        """A tile's bytes without filters, and its latent in units of 2^-8 cells."""
         encoder = Encoder()
-        quality_bin = quality_bin_of(self.model, job.gain)
-        coder = TileCoder(self.model, encoder, quality_bin, window.size, source, job.tally)
+        quality_bin = quality_bin_of(self.model, self.job.gain)
+        coder = TileCoder(self.model, encoder, quality_bin, window.size, source, tally)
         latent, crc = coder.run()
         transparency = area_of(self.picture, tile)[1]
         packed = None if transparency is None else alpha.pack_alpha(transparency)
-        found = self.search.run(tile, latent)
-        return TileData(crc, encoder.finish(), packed, filters.pack(found)), latent
+        return TileData(crc, encoder.finish(), packed), latent
+
+    def _filtered(self, tile: Tile, coded: TileData, latent: Tensor) -> TileData:
+        """A coded tile's bytes with the filters that pay."""
+        return replace(coded, filters=filters.pack(self.search.run(tile, latent)))
 
     def _error(self, tile: Tile, latent: Tensor, packed: bytes) -> float:
         """Squared error of a coded tile, summed over its pixels, mean of the channels.
@@ -186,7 +235,7 @@ class PictureEncoder:
     def _window(self, index: int, region: Tile) -> Window:
         return self.networks.window(self.layout.grid[index], region)
 
-    def _advance(self) -> None:
-        self._done += 1
-        if self.job.progress is not None:
-            self.job.progress(self._done, len(self.layout.grid))
+    def _advance(self, steps: int = 1) -> None:
+        self._done += steps
+        if steps and self.job.progress is not None:
+            self.job.progress(self._done, len(self.layout.grid) * (1 + self.job.rounds))

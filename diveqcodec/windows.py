@@ -84,16 +84,16 @@ class Networks:
 
     def source(self, picture: Picture, window: Window, gain: int, rate: float) -> TileSource:
         """Run the analysis for a tile."""
+        rows, columns = window.inner
+        return source_of(self.analysed(picture, window, gain)[:, :, rows, columns], rate)
+
+    def analysed(self, picture: Picture, window: Window, gain: int) -> Tensor:
+        """The latent of a whole window, in cells `[1, C, h, w]`, on the networks' device."""
         x = torch.from_numpy(seen_pixels(picture, window)).to(self.device)
         x = x.permute(2, 0, 1)[None].float() / 255
         x = pad_to(x.expand(1, 3, -1, -1), STRIDE).contiguous(memory_format=torch.channels_last)
-        transforms = self.model.transforms
-        log_gain = self._log_gain(gain)
         with self._autocast():
-            y = transforms.encode_latent(x, log_gain)
-            rows, columns = window.inner
-            y = y[:, :, rows, columns]
-        return TileSource(_as_rows(y), rate)
+            return self.model.transforms.encode_latent(x, self._log_gain(gain))
 
     def pixels(
         self,
@@ -133,15 +133,19 @@ class Networks:
         Returns:
             uint8 `[n, 16 h, 16 w, 1 or 3]`, not filtered.
         """
-        part = latents.to(self.device).permute(0, 3, 1, 2)
-        part = part.contiguous(memory_format=torch.channels_last)
-        with self._autocast():
-            x = self.model.transforms.decode_latent(part, self._log_gain(gain).expand(len(part)))
+        x = self.synthesised(latents.to(self.device).permute(0, 3, 1, 2), gain)
         colours = x.permute(0, 2, 3, 1) * 255
         if is_grey:
             colours = colours.mean(3, keepdim=True)
         result: NDArray[np.uint8] = colours.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
         return result
+
+    def synthesised(self, latent: Tensor, gain: int) -> Tensor:
+        """Latents in cells `[n, C, h, w]` to pixels `[n, 3, 16 h, 16 w]`, in about [0, 1]."""
+        latent = latent.contiguous(memory_format=torch.channels_last)
+        with self._autocast():
+            gains = self._log_gain(gain).expand(len(latent))
+            return self.model.transforms.decode_latent(latent, gains)
 
     def _log_gain(self, gain: int) -> Tensor:
         return torch.tensor([self.model.config.scale.log_gain(gain)], device=self.device)
@@ -164,6 +168,11 @@ def with_halo(pixels: NDArray[np.uint8], rows: slice, columns: slice) -> NDArray
     return np.pad(pixels[tuple(sides)], (*edges, (0, 0)), mode="edge")
 
 
+def source_of(latent: Tensor, rate: float) -> TileSource:
+    """A tile's latent `[1, C, h, w]` for coding: on the CPU, where the exact part runs."""
+    return TileSource(latent[0].permute(1, 2, 0).float().contiguous().cpu(), rate)
+
+
 def quality_bin_of(model: CodingModel, gain: int) -> int:
     """The row of the prior's tables that depend on the quality."""
     return model.config.scale.bin(gain)
@@ -181,8 +190,3 @@ def _positions(part: Tile) -> Box:
     """A rectangle of whole tiles in positions."""
     bottom, right = part.y + part.height, part.x + part.width
     return part.y // STRIDE, part.x // STRIDE, -(-bottom // STRIDE), -(-right // STRIDE)
-
-
-def _as_rows(grid: Tensor) -> Tensor:
-    """`[1, C, h, w]` to float32 `[h, w, C]` on the CPU, where the exact part runs."""
-    return grid[0].permute(1, 2, 0).float().contiguous().cpu()

@@ -88,8 +88,8 @@ def test_quality_and_size_go_together(codec: Codec) -> None:
 
 def test_grey_costs_no_more_than_colour(codec: Codec) -> None:
     grey = drawn(90, 90, seed=6)[..., :1].copy()
-    as_grey = lossy(codec, picture_of(grey), 70)
-    as_colour = lossy(codec, picture_of(grey.repeat(3, axis=2)), 70)
+    both = grey, grey.repeat(3, axis=2)  # without filters, which each may have found or not
+    as_grey, as_colour = (codec.compress(picture_of(x), 70, 1, lossless="never") for x in both)
     assert len(as_grey) <= len(as_colour)
     restored, tinted = codec.decompress(as_grey), codec.decompress(as_colour)
     assert psnr(restored.pixels, grey) >= psnr(tinted.pixels, grey.repeat(3, axis=2))
@@ -178,7 +178,7 @@ def test_quality_out_of_range(codec: Codec, quality: float) -> None:
 
 
 def test_effort_out_of_range(codec: Codec) -> None:
-    with pytest.raises(ConfigError, match="effort 3: use one of 1, 5"):
+    with pytest.raises(ConfigError, match="effort 3: use one of 1, 5, 7, 9"):
         codec.compress(picture_of(drawn(5, 5, 0)), 50, effort=3)
 
 
@@ -208,7 +208,7 @@ def test_parts_add_up(codec: Codec) -> None:
     data = lossy(codec, picture, 70)
     parts = codec.parts(data)
     assert sum(parts.values()) == 8 * len(data)
-    assert set(parts) == {"slice 0", "slice 1", "slice 2", "container"}
+    assert set(parts) - {"filters"} == {"slice 0", "slice 1", "slice 2", "container"}
     assert 8 * 25 < parts["container"] < 8 * 45
     assert min(parts.values()) > 0
 

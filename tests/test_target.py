@@ -113,6 +113,23 @@ def test_a_step_to_lossless_is_no_trap() -> None:
     assert found.value == math.inf
 
 
+def test_a_slow_effort_begins_where_a_quick_one_ends() -> None:
+    class Slow(Made):
+        def compress(self, picture: Picture, quality: float, effort: int) -> bytes:
+            efforts.append(effort)
+            size = len(super().compress(picture, quality, 5))
+            return repr(quality).encode().ljust(size - (effort == 9) * size // 30, b"\0")
+
+    efforts: list[int] = []
+    found = search(Slow(3000), PICTURE, Target("size", 20_000), 9)
+    assert found.is_reached
+    assert 19_800 <= len(found.data) <= 20_000
+    assert found.encodes == len(efforts)
+    assert efforts == sorted(efforts)
+    assert efforts.count(5) > 1
+    assert 1 <= efforts.count(9) <= 2
+
+
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
 def test_targets_that_no_picture_has(value: float) -> None:
     with pytest.raises(ConfigError, match="must be above 0"):

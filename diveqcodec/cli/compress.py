@@ -31,6 +31,7 @@ from diveqcodec.cli.options import (
 )
 from diveqcodec.cli.tiles import compressed, lossless_options
 from diveqcodec.errors import ConfigError, DiveqError, ImageError
+from diveqcodec.exact.metadata import check_training
 from diveqcodec.imagekinds import SUFFIXES
 from diveqcodec.quality import DEFAULT_QUALITY, HIGHEST, LOWEST
 
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
     from diveqcodec.target import Target
     from diveqcodec.zoo import Entry
 
-EFFORTS = ("1", "5")  # as the codec has them, which is not loaded for --help
+EFFORTS = ("1", "5", "7", "9")  # as the codec has them, which is not loaded for --help
+_REFINED = 7  # the least effort that needs what training left in weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,8 @@ class _Settings:
     type=click.Choice(EFFORTS),
     default="5",
     show_default=True,
-    help="1 takes the nearest codewords, 5 weighs them against their bits.",
+    help="1 takes the nearest codewords, 5 weighs them against their bits; 7 and 9 refine that, "
+    "smaller and slower.",
 )
 @lossless_options
 @model_option
@@ -149,6 +152,9 @@ def command(
     naming = Naming(DVQ_SUFFIX, () if keep_suffix else SUFFIXES, ", or use --keep-suffix")
     jobs = batch.plan(inputs, sources, output, naming)
     batch.check_json(jobs, session.console)
+    entry = find_model(model)
+    if int(effort) >= _REFINED and lossless != "always":
+        check_training(entry.path)
     settings = _Settings(
         inputs=inputs[-2:],  # of 10,000 names no process needs more
         quality=quality,
@@ -160,7 +166,7 @@ def command(
         writing=Writing(force, keep_times),
         is_strict=strict,
         is_verified=verify,
-        entry=find_model(model),
+        entry=entry,
     )
     work = functools.partial(_compress, settings)
     status = batch.run(

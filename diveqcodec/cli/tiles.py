@@ -85,7 +85,7 @@ def decompressed(
 
 @contextlib.contextmanager
 def progress(console: Console) -> Iterator[Progress]:
-    """Something to tell of tiles: a bar on a terminal, if the file is the command's only one."""
+    """Something to tell of tiles, and rounds in them: a bar on a terminal, if for one file only."""
     with contextlib.ExitStack() as stack:
         advance: Callable[[int], None] | None = None
         told = 0
@@ -93,7 +93,7 @@ def progress(console: Console) -> Iterator[Progress]:
         def tell(done: int, total: int) -> None:
             nonlocal advance, told
             if advance is None:
-                advance = stack.enter_context(console.counter(total, "tile"))
+                advance = stack.enter_context(console.counter(total, "step"))
             advance(done - told)
             told = done
 

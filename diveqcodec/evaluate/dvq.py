@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from diveqcodec.container import bitstream
-from diveqcodec.errors import ConfigError
 from diveqcodec.quality import HIGHEST, LOWEST
 
 if TYPE_CHECKING:
@@ -28,16 +27,17 @@ class DvqCodec:
 
     Raises:
         ConfigError: The codec has no such effort.
+        ModelError: Its weights cannot refine, as the effort asks.
     """
 
     suffix = bitstream.SUFFIX
     bounds = (LOWEST, HIGHEST)
 
     def __init__(self, codec: Codec, effort: int | None = None) -> None:
-        from diveqcodec.codec import DEFAULT_EFFORT, EFFORTS
+        from diveqcodec.codec import DEFAULT_EFFORT
 
-        if effort is not None and effort not in EFFORTS:
-            raise ConfigError(f"effort {effort}: use one of {', '.join(map(str, EFFORTS))}")
+        if effort is not None:
+            codec.check_effort(effort)
         self._codec = codec
         self._effort = DEFAULT_EFFORT if effort is None else effort
         self.name = codec_name(codec.name, effort)
@@ -66,7 +66,7 @@ def load(entry: Entry, device: str, effort: int | None, by_part: bool) -> DvqCod
     """The codec of some weights, in a process that has none yet.
 
     Raises:
-        ModelError: they are not here, or cannot be read.
+        ModelError: they are not here, or cannot be read, or cannot refine.
         ConfigError: the codec has no such effort.
     """
     import torch

@@ -1,7 +1,8 @@
 """What stands beside the tensors of a weights file: version, id, configuration, provenance.
 
 Weights and checkpoints are safetensors files, with one JSON object under one key of their header.
-Needs no torch: the zoo looks at every installed file. Knows nothing of what tensors there are.
+Needs no torch: the zoo looks at every installed file. Of the tensors it knows whether training left
+its own, nothing more.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from diveqcodec.errors import ModelError
 
 KEY = "diveq"  # of the header
+TRAINING = "training."  # how tensors are named that only training, or refinement, goes on from
 VERSION = 1  # of weights
 
 
@@ -63,3 +65,20 @@ def read_info(path: Path) -> dict[str, Any]:
     if version != VERSION:
         raise ModelError(f"{path}: weights of version {version}; this program reads {VERSION}")
     return info
+
+
+def check_training(path: Path) -> None:
+    """Refuse weights without what training left in them, which only coding can use.
+
+    Raises:
+        ModelError: they are, or cannot be read.
+    """
+    try:
+        with safe_open(path, "numpy") as file:
+            if any(name.startswith(TRAINING) for name in file.keys()):  # noqa: SIM118
+                return
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: not a weights file ({error})") from error
+    raise ModelError(
+        f"{path}: what training left was taken out of it, and efforts above 5 need that; use -e 5"
+    )

@@ -20,12 +20,12 @@ from torch import Tensor
 
 from diveqcodec.config import from_dict
 from diveqcodec.errors import ConfigError, ModelError
-from diveqcodec.exact.metadata import KEY, read_info
+from diveqcodec.exact.metadata import KEY, TRAINING, read_info
 from diveqcodec.model.config import ModelConfig
 from diveqcodec.model.dvq import DvqModel
 
 _SMALL = 8192  # tensors up to this many elements stay float32
-NETWORKS, EXACT, TRAINING = "networks.", "exact.", "training."
+NETWORKS, EXACT = "networks.", "exact."
 
 
 def load_for_training(path: Path) -> tuple[DvqModel, dict[str, Any]]:

@@ -23,12 +23,11 @@ from diveqcodec.config import to_dict
 from diveqcodec.container.entropy import PRECISION, Tables
 from diveqcodec.errors import ModelError
 from diveqcodec.exact.integers import integers
-from diveqcodec.exact.metadata import VERSION, read_info
+from diveqcodec.exact.metadata import TRAINING, VERSION, check_training, read_info
 from diveqcodec.exact.prior import FixedPrior
 from diveqcodec.exact.tensorfile import (
     EXACT,
     NETWORKS,
-    TRAINING,
     as_floats,
     compact,
     load_for_training,
@@ -45,6 +44,7 @@ from diveqcodec.model.search import skipping
 __all__ = [
     "CodingLayer",
     "CodingModel",
+    "check_training",
     "identify",
     "load",
     "load_for_training",
@@ -72,9 +72,10 @@ class CodingLayer:
 
 @dataclass(frozen=True, slots=True)
 class CodingModel:
-    """Everything a codec needs, loaded."""
+    """Everything a codec needs, loaded; `path` is where it was loaded from."""
 
     name: str
+    path: Path
     model_id: bytes
     config: ModelConfig
     provenance: dict[str, Any]
@@ -139,6 +140,7 @@ def load(path: Path, device: torch.device | None = None) -> CodingModel:
     transforms.requires_grad_(False)
     return CodingModel(
         name=path.stem,
+        path=path,
         model_id=bytes.fromhex(info["id"]),
         config=config,
         provenance=dict(info["provenance"]),

@@ -43,8 +43,8 @@ class Coder(Protocol):
     def learn(self, s: int, y: Tensor, mean: Tensor, classes: Classes) -> tuple[Tensor, Tensor]:
         """ŷ `[N, c]` and bits `[N]` with gradients: once a slice, rows in the order of coding."""
 
-    def seen(self, s: int, y: Tensor, y_hat: Tensor) -> Tensor:
-        """ŷ as contexts see it: the same values, perhaps with gradients to `y`."""
+    def seen(self, s: int, y: Tensor, y_hat: Tensor) -> tuple[Tensor, Tensor]:
+        """ŷ as contexts see it, and with the magnitudes they see: perhaps with gradients to `y`."""
 
     def is_coded(self, s: int, y: Tensor) -> Tensor:
         """Which pictures code an optional slice: `y` `[B, h * w, c]` to bool `[B]`."""
@@ -224,9 +224,9 @@ class Prior(nn.Module):
                 mean, classes = self._split(s, net.head(pre), offset[places])
                 coded = coder.quantise(s, y[places], mean * units, classes)
                 y_hat[places] = coded
-                seen[places] = self._seen(coded, units)
+                seen[places] = self._seen(coded, coded, units)
         if y.requires_grad:
-            seen = self._seen(coder.seen(s, y, y_hat), unit)
+            seen = self._seen(*coder.seen(s, y, y_hat), unit)
             seen = torch.cat([seen, seen.new_zeros(1, seen.shape[1])])
         pre = base[order.places] + self._contexts(net, seen, order.passes)
         mean, classes = self._split(s, net.head(pre), offset[order.places])
@@ -243,10 +243,13 @@ class Prior(nn.Module):
                 contexts.append(net.context(number, seen, one.neighbours))
         return torch.cat(contexts)
 
-    def _seen(self, rows: Tensor, unit: Tensor) -> Tensor:
-        """What the networks see of latents `rows` `[N, c]` in cells of a slice, `[N, inputs]`."""
+    def _seen(self, rows: Tensor, large: Tensor, unit: Tensor) -> Tensor:
+        """What the networks see of latents in cells of a slice, `[N, inputs]`.
+
+        `rows` `[N, c]` says how large they are and of what sign, `large` how large alone.
+        """
         normal = (rows / unit).clamp(-INPUT_BOUND, INPUT_BOUND)
-        return torch.cat([normal, log_magnitude(rows, self.config.group)], dim=1)
+        return torch.cat([normal, log_magnitude(large, self.config.group)], dim=1)
 
     def _split(self, s: int, out: Tensor, offset: Tensor) -> tuple[Tensor, Classes]:
         """Outputs `[M, ...]` of slice `s`: normalised means `[M, c]`, flat classes `[M * G]`."""

@@ -118,10 +118,11 @@ class Recorder:
             statistics.coarse.append(choice.coarse)
         return choice, e, bits
 
-    def seen(self, s: int, y: Tensor, y_hat: Tensor) -> Tensor:
+    def seen(self, s: int, y: Tensor, y_hat: Tensor) -> tuple[Tensor, Tensor]:
         """See `Coder`."""
         del s
-        return encoder_step(y, y_hat)
+        straight = encoder_step(y, y_hat)
+        return straight, straight
 
     def _as_used(self, classes: Classes) -> Classes:
         """Classes as coding uses them, real in training."""

@@ -1,18 +1,21 @@
-"""Refinement of one picture's latent, for high effort: the encoder alone works longer.
+"""Refinement of a latent, for high effort: the encoder alone works longer.
 
-Every choice of codewords is already the best for its target y; what a target does not know is what
-its group costs the groups that are coded after it, and what the networks behind the latent make of
-it. So the target is moved. With g the gradient of all bits, and of distortion in bits, by the coded
-latent ŷ (means and classes of later groups follow it, its own bits do not), a bit being worth
-RATE = ln 2 / 6 squared cells,
+Every choice of codewords is already the best for its latent y. What y does not know is what its
+group costs the groups that are coded after it, and what the networks behind the latent make of it.
+So y is moved. With g the gradient of all bits, and of distortion in bits, by the coded latent ŷ
+(means and classes of later groups follow it, its own bits do not), a bit being worth RATE =
+ln 2 / 6 squared cells, every round goes some way to a target,
 
-    target = ŷ - RATE / 2 * g,        y <- y + step * (target - y).
+    target = ŷ - RATE / 2 * g,        y <- y + step * (target - y) + MOMENTUM * (last movement).
 
 For an orthonormal synthesis and no context the target is the latent of the picture itself. It is
 what straight-through descent with a commitment of weight 1 / RATE does; descent by a gradient that
 trains an encoder makes the picture worse (models/EXPERIMENTS.md).
 
-The decoder knows nothing of it, and this nothing of files: it needs the trainable model.
+Contexts see magnitudes too, and these have a corner at zero: see `_Straight.seen`.
+
+Codewords are chosen and bits counted as coding does it; only slopes are those of training. The
+decoder knows nothing of it, and this nothing of files: it needs the trainable model.
 """
 
 from __future__ import annotations
@@ -22,79 +25,110 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from diveqcodec.model.config import ModelConfig
 from diveqcodec.model.dvq import DvqModel
-from diveqcodec.model.prior import Coder
-from diveqcodec.model.quantizer import Classes
-from diveqcodec.model.recorder import Recorder
-from diveqcodec.quality import RATE, lambda_of
+from diveqcodec.model.quantizer import Classes, RateAwareQuantizer
+from diveqcodec.model.recorder import Recorder, TrainingRules
+from diveqcodec.quality import RATE
 from diveqcodec.quantize.diveq import with_value
 
-_STEP = 0.4  # of the way to the target
+# Of the way to the target, in the first round and in the last. Targets jump with every choice that
+# changes; small steps at the end average over them.
+_STEPS = (0.4, 0.08)
+_MOMENTUM = 0.5  # of the last movement
+_SMALL = 0.5  # cells: the sum of magnitudes of a group that is nearly zero
+
+Distortion = Callable[[Tensor], Tensor]  # of ŷ `[1, C, h, w]` in cells, in bits; differentiable
 
 
 def refine(
     model: DvqModel,
-    x: Tensor,
+    y: Tensor,
     log_gain: Tensor,
-    iterations: int,
-    progress: Callable[[int], None] | None = None,
+    distortion: Distortion,
+    rounds: int,
+    progress: Callable[[], None] | None = None,
 ) -> Tensor:
-    """The latent in cells `[1, C, h, w]` whose coding is the best found for `x`.
+    """The latent that is cheapest to code of those that a number of rounds find, `y` among them.
 
     Args:
-        model: with its prior; left as it was.
-        x: `[1, 3, H, W]` in [0, 1], sides multiples of 16.
+        model: with its prior, in evaluation mode; left as it was.
+        y: a latent in cells, `[1, C, h, w]`.
         log_gain: `[1]`.
-        iterations: each a forward and a backward pass of all networks.
-        progress: called after each with its number.
+        distortion: what ŷ loses, in bits at the quality asked for.
+        rounds: each is a forward and a backward pass of all networks; and one more looks forward.
+        progress: called after each round.
     """
-    training, rate = model.training, float(lambda_of(float(log_gain))) * 255.0**2
-    model.train()  # real classes, so that bits have a gradient to them
-    try:
-        with torch.no_grad():
-            y = model.encode_latent(x, log_gain)
-        best, least = y, float("inf")
-        for number in range(iterations + 1):
-            cost, y_hat, gradient = _evaluate(model, x, y, log_gain, rate)
-            if cost < least:
-                best, least = y, cost
-            if progress is not None and number:
-                progress(number)
-            y = y + _STEP * (y_hat - RATE / 2 * gradient - y)
-    finally:
-        model.train(training)
+    best, least = y, float("inf")
+    movement = torch.zeros_like(y)
+    for number in range(rounds + 1):
+        is_last = number == rounds
+        cost, target = _look(model, y, log_gain, distortion, is_last)
+        if cost < least:
+            best, least = y, cost
+        if number and progress is not None:
+            progress()
+        step = _STEPS[0] * (_STEPS[1] / _STEPS[0]) ** (number / max(rounds - 1, 1))
+        movement = step * (target - y) + _MOMENTUM * movement
+        y = y + movement
     return best
 
 
-def _evaluate(
-    model: DvqModel, x: Tensor, y: Tensor, log_gain: Tensor, rate: float
-) -> tuple[float, Tensor, Tensor]:
-    """Cost in bits of coding `y`, its ŷ, and the gradient of the cost by ŷ."""
-    with torch.inference_mode(False), torch.enable_grad():
-        y = y.detach().clone().requires_grad_()
-        coder: Coder = _Straight(model.quantizer, model.config, model.rules, training=True)
-        with torch.autocast(x.device.type, enabled=False):
+def _look(
+    model: DvqModel, y: Tensor, log_gain: Tensor, distortion: Distortion, is_last: bool
+) -> tuple[float, Tensor]:
+    """Cost in bits of coding `y`, and the target it gives; `y` itself where `is_last`."""
+    with torch.inference_mode(False), torch.set_grad_enabled(not is_last):
+        moving = y.detach().clone().requires_grad_(not is_last)
+        coder = (Recorder if is_last else _Straight)(
+            model.quantizer, model.config, model.rules, training=False
+        )
+        with torch.autocast(y.device.type, enabled=False):
             binned = model.binned_log_gain(log_gain)
-            y_hat, bits = model.prior.walk(y, model.sigma, binned, coder)
-        error = (model.decode_latent(y_hat, log_gain) - x).square().sum() / x.shape[1]
-        cost = bits.sum() + rate * error
-        (gradient,) = torch.autograd.grad(cost, y)
-    return float(cost.detach()), y_hat.detach(), gradient
+            y_hat, bits = model.prior.walk(moving, model.sigma, binned, coder)
+        cost = bits.sum() + distortion(y_hat)
+        if is_last:
+            return float(cost), y
+        (gradient,) = torch.autograd.grad(cost, moving)
+        return float(cost.detach()), y_hat.detach() - RATE / 2 * gradient
 
 
 class _Straight(Recorder):
-    """ŷ moves with y, and so does all that is predicted from it; a group's own bits do not."""
+    """ŷ moves with y, and so does all that is predicted from it; a group's own bits do not.
+
+    Symbols and the value of the bits are those of coding, classes rounded and groups of class 0
+    skipped; their slope is that between neighbouring classes of the tables as they were learned.
+    """
+
+    def __init__(
+        self,
+        quantizer: RateAwareQuantizer,
+        config: ModelConfig,
+        rules: TrainingRules,
+        training: bool,
+        encoder: bool = False,
+    ) -> None:
+        super().__init__(quantizer, config, rules, training, encoder)
+        self._learned = quantizer.tables()
 
     def learn(self, s: int, y: Tensor, mean: Tensor, classes: Classes) -> tuple[Tensor, Tensor]:
         """See `Coder`."""
-        _, e, bits = self.chosen(s, classes)
+        choice, e, bits = self.chosen(s, classes)
         e = e.detach().view(y.shape)
+        sloped = with_value(self.quantizer.bits(choice, classes, self._learned), bits.detach())
         is_null = (e.view(y.shape[0], -1, self.config.group) == 0).all(2, keepdim=True)
         is_null = is_null.expand(-1, -1, self.config.group).reshape(y.shape)
         follows = torch.where(is_null, mean, mean.detach())
-        return with_value(y + follows, mean.detach() + e), bits.view(y.shape[0], -1).sum(1)
+        return with_value(y + follows, mean.detach() + e), sloped.view(y.shape[0], -1).sum(1)
 
-    def seen(self, s: int, y: Tensor, y_hat: Tensor) -> Tensor:
-        """See `Coder`."""
+    def seen(self, s: int, y: Tensor, y_hat: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Coder`.
+
+        A group that is nearly zero becomes larger whichever way it goes, and the sign that it has
+        by its mean says nothing of the way: the latent's does.
+        """
         del s
-        return with_value(y, y_hat)
+        size = y_hat.abs().view(len(y_hat), -1, self.config.group).sum(2, keepdim=True)
+        is_small = (size < _SMALL).expand(-1, -1, self.config.group).reshape(y_hat.shape)
+        sign = torch.where(is_small, y.detach().sign(), y_hat.sign())
+        return with_value(y, y_hat), with_value(y * sign, y_hat.abs())

@@ -58,6 +58,18 @@ def test_quality_and_effort_change_the_file() -> None:
     assert sizes["c"] != sizes["b"]
 
 
+def test_weights_that_training_left_nothing_in_are_said_once() -> None:
+    """The golden weights are such; every pixel can be kept all the same."""
+    for name in ("a.png", "b.png"):
+        draw(Path(name))
+    result = diveq("compress", "a.png", "b.png", "-e", 9)
+    assert result.exit_code == 1
+    assert len(errors(result)) == 1
+    assert errors(result)[0].endswith("efforts above 5 need that; use -e 5")
+    assert not Path("a.dvq").exists()
+    assert diveq("compress", "a.png", "-e", 9, "--lossless").exit_code == 0
+
+
 def test_options_are_those_that_the_codec_has() -> None:
     assert tuple(map(int, compress.EFFORTS)) == tuple(codec.EFFORTS)
     options = {option.name: option.default for option in compress.command.params}
@@ -69,7 +81,7 @@ def test_options_are_those_that_the_codec_has() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("-q", 0), ("-q", 101), ("-e", 9), ("--background", "soup"), ("--threads", 0)]
+    "arguments", [("-q", 0), ("-q", 101), ("-e", 8), ("--background", "soup"), ("--threads", 0)]
 )
 def test_values_out_of_range_are_wrong_usage(arguments: tuple[object, ...]) -> None:
     draw(Path("photo.png"))

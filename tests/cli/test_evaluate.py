@@ -282,6 +282,14 @@ def test_efforts_are_codecs_of_their_own() -> None:
     assert "diveq-4: 1 picture\n" in alone.stdout
 
 
+def test_an_effort_that_the_weights_do_not_have() -> None:
+    for effort, text in (("8", "-e effort 8: use one of 1, 5, 7, 9"), ("9", "use -e 5")):
+        refused = diveq("eval", "set", "-q", "20", "-e", effort)
+        assert refused.exit_code != 0
+        assert text in refused.stderr
+        assert len(errors(refused)) == 1
+
+
 def test_anchors_with_settings() -> None:
     result = diveq(
         *("eval", "set/a.png", "-q", "20,90", "-o", "r.json"),

@@ -118,4 +118,4 @@ def test_a_bar_counts_the_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     with progress(console) as tell:
         for done in (1, 2, 4):
             tell(done, 4)
-    assert counted == [(4, "tile"), 1, 1, 2, "closed"]
+    assert counted == [(4, "step"), 1, 1, 2, "closed"]
