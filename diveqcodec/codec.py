@@ -6,6 +6,7 @@ Knows nothing of files on disk, nor of the command line.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -105,11 +106,12 @@ class Codec:
     def compress_at(
         self, picture: Picture, gain: int, effort: int = DEFAULT_EFFORT, tally: Tally | None = None
     ) -> bytes:
-        """As `compress` without lossless tiles, at a gain index 0 ... 65535.
+        """What the model alone makes of a picture, at a gain index 0 ... 65535.
 
-        `tally` collects ideal bits by part.
+        As `compress`, but for lossless tiles and filters; `tally` collects ideal bits by part.
         """
-        return self._compress(picture, self._job(gain, effort, "never", tally))
+        job = self._job(gain, effort, "never", tally)
+        return self._compress(picture, replace(job, is_filtered=False))
 
     def check_effort(self, effort: int) -> None:
         """Refuse an effort that there is not, or not with these weights.

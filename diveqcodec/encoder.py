@@ -52,6 +52,7 @@ class Job:
         progress: Is told of every tile, and of every round in it.
         workers: Tiles that are worked on at once; with a refiner, which needs much memory, one.
         refiner: Works latents over.
+        is_filtered: Whether filters are sought.
     """
 
     gain: int
@@ -62,6 +63,7 @@ class Job:
     progress: Progress | None = None
     workers: int = 1
     refiner: Refiner | None = None
+    is_filtered: bool = True
 
     @property
     def rounds(self) -> int:
@@ -203,6 +205,8 @@ class PictureEncoder:
 
     def _filtered(self, tile: Tile, coded: TileData, latent: Tensor) -> TileData:
         """A coded tile's bytes with the filters that pay."""
+        if not self.job.is_filtered:
+            return coded
         return replace(coded, filters=filters.pack(self.search.run(tile, latent)))
 
     def _error(self, tile: Tile, latent: Tensor, packed: bytes) -> float:
