@@ -1,7 +1,6 @@
 """The newest shipped weights, on the sample pictures: what is promised of them holds."""
 
 import math
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -42,17 +41,16 @@ def test_the_newest_weights_are_the_default(codec: Codec) -> None:
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
 def test_rate_and_quality_rise_together(codec: Codec, path: Path) -> None:
     picture = image.load(path)
+    seen = np.s_[:] if picture.alpha is None else picture.alpha > 0  # hidden colours are not kept
     points = []
     for quality in (1, 20, 50, 80, 100):
         data = codec.compress(picture, quality, lossless="never")
         assert rewritten(codec, data) == data
         decoded = codec.decompress(data).pixels.astype(float)
-        mse = np.square(decoded - picture.pixels).mean()
+        mse = np.square(decoded - picture.pixels)[seen].mean()
         points.append((len(data), 10 * math.log10(255**2 / mse)))
     assert points == sorted(points)
-    psnrs = [p for _, p in points]
-    # a drawing of one-pixel dots stays grey up to -q 80: by a hair it is less grey at one of them
-    assert all(later > earlier - 0.01 for earlier, later in pairwise(psnrs))
+    assert [p for _, p in points] == sorted(p for _, p in points)
     assert points[0][1] > 9  # a drawing by the networks alone
     assert points[-1][1] > 40
 
