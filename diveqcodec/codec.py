@@ -17,13 +17,14 @@ from diveqcodec.container.canvas import Crop
 from diveqcodec.container.entropy import Decoder
 from diveqcodec.container.salvage import read_what_is_whole
 from diveqcodec.decoder import PictureDecoder, Wish
-from diveqcodec.encoder import Job, Lossless, PictureEncoder, Progress
+from diveqcodec.encoder import Job, Lossless, PictureEncoder
 from diveqcodec.errors import ConfigError, ModelError
 from diveqcodec.exact.tile import Tally, TileCoder
 from diveqcodec.exact.weights import CodingModel, check_training
 from diveqcodec.image import Picture
 from diveqcodec.model.dvq import DvqModel
 from diveqcodec.model.layers import fast_dtype
+from diveqcodec.parallel import Progress
 from diveqcodec.quality import DEFAULT_QUALITY, RATE, gain_index
 from diveqcodec.refinement import Refiner, trainable
 from diveqcodec.windows import Networks, quality_bin_of

@@ -6,7 +6,6 @@ picture but for its pixels. Knows nothing of files on disk.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,12 +23,10 @@ from diveqcodec.exact.tile import TileCoder, check_crc
 from diveqcodec.image import Picture
 from diveqcodec.model.candidates import GRID_BITS
 from diveqcodec.model.dvq import STRIDE
-from diveqcodec.parallel import ordered_map
+from diveqcodec.parallel import Progress, ordered_map
 from diveqcodec.windows import Networks, Window, quality_bin_of
 
 Pixels = NDArray[np.uint8]
-
-Progress = Callable[[int, int], None]  # tiles that are done, and all of them
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ files on disk.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -26,14 +25,13 @@ from diveqcodec.exact.tile import Tally, TileCoder, TileSource
 from diveqcodec.image import Picture
 from diveqcodec.model.candidates import GRID_BITS
 from diveqcodec.model.dvq import STRIDE
-from diveqcodec.parallel import ordered_map
+from diveqcodec.parallel import Progress, ordered_map
 from diveqcodec.quality import lambda_of
 from diveqcodec.refinement import Refiner, TileView
 from diveqcodec.tilefilters import FilterSearch
 from diveqcodec.windows import Networks, Window, quality_bin_of, seen_pixels, source_of
 
 Lossless = Literal["auto", "always", "never"]
-Progress = Callable[[int, int], None]  # steps that are done, and all: tiles, rounds of each too
 
 _EDGE = STRIDE  # pixels at a tile's inner borders that say little of its error: see `_error`
 _CHUNK_BITS = 8 * 11  # of the container, for a tile

@@ -17,6 +17,7 @@ import torch
 
 T = TypeVar("T")
 R = TypeVar("R")
+Progress = Callable[[int, int], None]  # steps of one picture that are done, and all: tiles, rounds
 
 _lock = threading.Lock()
 _pools = 0  # that are at work, in whatever thread
