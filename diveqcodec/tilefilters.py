@@ -30,9 +30,9 @@ from diveqcodec.windows import Networks, with_halo
 Pixels = NDArray[np.uint8]
 
 _BAND: Final = 4 * STRIDE  # rows whose correlations are summed up at once
-_SAMPLE: Final = 4  # positions of a side of a sample
+_SAMPLE: Final = 8  # positions of a side of a sample
 _RIM: Final = STRIDE // 2  # pixels of its sides that blocks around it would overlap
-_EVERY: Final = 150  # pixels from sample to sample, about: a tenth of all are seen
+_EVERY: Final = 256  # pixels from sample to sample, about: a fifth of all are seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Plan:
 _PLANS: Final = {
     9: Plan(((4, 5, 6, 7, 8), (1, 2, 3, 4), (1, 2, 3, 4)), is_sampled=False),
     7: Plan(((6,), (2,), (3,)), is_sampled=False),
-    5: Plan(((6,),), is_sampled=True),
+    5: Plan(((6,), (2,), (3,)), is_sampled=True),
 }
 
 

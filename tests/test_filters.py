@@ -183,7 +183,7 @@ def test_an_encoder_sends_filters_that_pay(codec: Codec) -> None:
     picture = picture_of(drawn(400, 500, seed=36))
     data = codec.compress(picture, 80, lossless="never")
     assert bitstream.read_header(data).has_filters
-    assert len(data) - len(unfiltered(data)) < 100
+    assert len(data) - len(unfiltered(data)) < 150
     assert error_of(codec, data, picture) < 0.98 * error_of(codec, unfiltered(data), picture)
     fast = codec.compress(picture, 80, effort=1, lossless="never")
     assert not bitstream.read_header(fast).has_filters
