@@ -31,7 +31,7 @@ from diveqcodec.windows import Networks, quality_bin_of
 
 # effort -> multiplier of the bits in the assignment
 EFFORTS = {1: 0.0, 5: RATE, 7: RATE, 9: RATE}
-ROUNDS = {7: 4, 9: 12}  # in which an effort refines every tile
+ROUNDS = {7: 2, 9: 12}  # in which an effort refines every tile
 DEFAULT_EFFORT = 5
 
 

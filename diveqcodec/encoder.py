@@ -169,22 +169,26 @@ class PictureEncoder:
     def _refined(self, refiner: Refiner, tile: Tile, window: Window) -> TileData:
         """A tile's bytes: refined, or as they would be without where that is no cheaper.
 
-        Filters are found for what was chosen.
+        Each with the filters that pay for it.
         """
         job = self.job
         view = TileView(self.networks, self.picture, window, job.gain, is_grey=self.header.is_grey)
-        best: tuple[float, TileSource, TileData, Tensor] | None = None
+        best: tuple[float, TileSource, TileData] | None = None
         for latent in (view.latent, refiner.refined(view, self._advance)):
             source = source_of(latent, job.rate)
             coded, y_hat = self._code(tile, window, source)
-            cost = 8.0 * len(coded.payload) + view.price * view.exact_error(y_hat)
+            coded = self._filtered(tile, coded, y_hat)
+            packed = coded.filters or b""
+            found = filters.unpack(packed, 1 if self.header.is_grey else 3)
+            cost = 8.0 * (len(coded.payload) + len(packed))
+            cost += view.price * view.exact_error(y_hat, found)
             if best is None or cost < best[0]:
-                best = cost, source, coded, y_hat
+                best = cost, source, coded
         assert best is not None
-        _, source, coded, y_hat = best
+        _, source, coded = best
         if job.tally is not None:
             self._code(tile, window, source, job.tally)
-        return self._filtered(tile, coded, y_hat)
+        return coded
 
     def _source(self, window: Window) -> TileSource:
         return self.networks.source(self.picture, window, self.job.gain, self.job.rate)

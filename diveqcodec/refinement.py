@@ -14,13 +14,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diveqcodec.container import wiener
+from diveqcodec.container.filters import Filters
 from diveqcodec.exact.weights import CodingModel, check_training, load_for_training
 from diveqcodec.image import Picture
 from diveqcodec.model.candidates import GRID_BITS
 from diveqcodec.model.dvq import STRIDE, DvqModel
 from diveqcodec.model.refine import refine
 from diveqcodec.quality import lambda_of
-from diveqcodec.windows import Networks, Window, seen_pixels
+from diveqcodec.windows import Networks, Window, seen_pixels, with_halo
 
 _RIM = 1  # blocks around a tile whose pixels it has a part in
 
@@ -102,20 +104,33 @@ class TileView:
         return self._sum(self._pixels(y_hat))
 
     @torch.no_grad()
-    def exact_error(self, latent: Tensor) -> float:
-        """The same of 8-bit pixels, for a coded latent `[h, w, C]` in units of 2^-8 cells."""
+    def exact_error(self, latent: Tensor, filters: Filters) -> float:
+        """The same of 8-bit pixels, the tile's filtered.
+
+        Args:
+            latent: coded, `[h, w, C]` in units of 2^-8 cells.
+            filters: of each component.
+        """
         y_hat = (latent.float() * 2.0**-GRID_BITS).permute(2, 0, 1)[None]
-        pixels = self._pixels(y_hat.to(self.networks.device))
-        return float(self._sum(pixels.round().clamp(0, 255)))
+        pixels = self._pixels(y_hat.to(self.networks.device)).round().clamp(0, 255)
+        if any(one is not None for one in filters):
+            rows, columns = (
+                slice(inner.start - area.start, inner.stop - area.start)
+                for inner, area in zip(self.window.inner_pixels, self._area, strict=True)
+            )
+            whole = pixels.permute(1, 2, 0).to(torch.uint8).cpu().numpy()
+            inside = torch.from_numpy(wiener.filtered(with_halo(whole, rows, columns), filters))
+            pixels[:, rows, columns] = inside.permute(2, 0, 1).to(pixels)
+        return float(self._sum(pixels))
 
     def _pixels(self, y_hat: Tensor) -> Tensor:
         """8-bit steps `[1 or 3, h, w]` of the area looked at."""
         around = self._around.clone()
         around[:, :, *self.window.inner] = y_hat
         pixels = self.networks.synthesised(around, self.gain)[0][:, *self._area] * 255
-        pixels = pixels[:, : self._wanted.shape[1], : self._wanted.shape[2]]
         return pixels.mean(0, keepdim=True) if self.is_grey else pixels
 
     def _sum(self, pixels: Tensor) -> Tensor:
-        error = (pixels - self._wanted).square().mean(0)
+        height, width = self._wanted.shape[1:]  # at the picture's end blocks may reach beyond
+        error = (pixels[:, :height, :width] - self._wanted).square().mean(0)
         return (error if self._seen is None else error * self._seen).sum()

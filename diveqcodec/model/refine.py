@@ -32,9 +32,10 @@ from diveqcodec.model.recorder import Recorder, TrainingRules
 from diveqcodec.quality import RATE
 from diveqcodec.quantize.diveq import with_value
 
-# Of the way to the target, in the first round and in the last. Targets jump with every choice that
-# changes; small steps at the end average over them.
+# Of the way to the target, in the first round and in the last of several. Targets jump with every
+# choice that changes; small steps at the end average over them.
 _STEPS = (0.4, 0.08)
+_SEVERAL = 4  # rounds; fewer are not enough to get as far as the last step
 _MOMENTUM = 0.5  # of the last movement
 _SMALL = 0.5  # cells: the sum of magnitudes of a group that is nearly zero
 
@@ -68,7 +69,7 @@ def refine(
             best, least = y, cost
         if number and progress is not None:
             progress()
-        step = _STEPS[0] * (_STEPS[1] / _STEPS[0]) ** (number / max(rounds - 1, 1))
+        step = _STEPS[0] * (_STEPS[1] / _STEPS[0]) ** (number / (max(rounds, _SEVERAL) - 1))
         movement = step * (target - y) + _MOMENTUM * movement
         y = y + movement
     return best
