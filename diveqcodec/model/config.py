@@ -36,6 +36,7 @@ class ModelConfig:
     blocks4: int = 2  # residual blocks at stride 4,
     blocks8: int = 1  # at stride 8,
     blocks16: int = 1  # and at stride 16
+    predistortion: bool = False  # networks of the same shape before the analysis
     window_slices: int = 7  # slices that see 3x3 windows of earlier ones; the rest, their position
     prior_width: int = 256  # units of the first layer of a slice's network,
     prior_width2: int = 192  # and of the second

@@ -25,26 +25,37 @@ from torch.nn import functional
 
 from diveqcodec.model.codebook import Codebook
 from diveqcodec.model.config import ModelConfig
+from diveqcodec.model.layers import zeroed
 from diveqcodec.model.prior import Prior
 from diveqcodec.model.quantizer import RateAwareQuantizer
-from diveqcodec.model.recorder import Recorder, SliceStatistics, TrainingRules
-from diveqcodec.model.transform import SIDE, Analysis, Synthesis
+from diveqcodec.model.recorder import Recorder, SliceStatistics, StraightRecorder, TrainingRules
+from diveqcodec.model.transform import SIDE, Analysis, Correction, Synthesis
 from diveqcodec.quality import log_gain_of
 
 STRIDE = SIDE  # pixels of a position
 
 # What a parameter belongs to; learning rates and precision go by it.
-ParameterKind = Literal["analysis", "linear", "networks", "prior", "codebook", "table"]
+ParameterKind = Literal[
+    "analysis", "predistortion", "linear", "networks", "prior", "codebook", "table"
+]
 
 
 @dataclass(slots=True)
 class Output:
-    """Result of `DvqModel.forward`: `bits` `[B]` are sums over each picture, ŷ is in cells."""
+    """Result of `DvqModel.forward`: `bits` `[B]` are sums over each picture, latents are in cells.
+
+    Where networks before the analysis are trained, `latent` is what was coded, cut off from them:
+    its gradient says where it should go (see `train.encoder`). `analysed` is the same latent with a
+    gradient to the networks, `plain` what it would be without them.
+    """
 
     x_hat: Tensor
     y_hat: Tensor
     bits: Tensor
     slices: list[SliceStatistics]
+    latent: Tensor
+    analysed: Tensor
+    plain: Tensor
 
 
 class Transforms(nn.Module):
@@ -54,35 +65,53 @@ class Transforms(nn.Module):
         super().__init__()
         self.config = c = config
         self.analysis = Analysis(c.channels)
-        self.synthesis = Synthesis(
-            c.channels, (c.width4, c.width8, c.width16), (c.blocks4, c.blocks8, c.blocks16)
-        )
+        widths, blocks = (c.width4, c.width8, c.width16), (c.blocks4, c.blocks8, c.blocks16)
+        self.synthesis = Synthesis(c.channels, widths, blocks)
+        self.predistortion: Correction | None = None
+        if c.predistortion:
+            self.predistortion = Correction(c.channels, widths, blocks)
         self.register_buffer("sigma", torch.ones(c.channels))
         self.sigma: Tensor
 
     @property
     def reach(self) -> int:
         """Pixels to one side that analysis or synthesis of a block depends on."""
-        return max(self.analysis.reach, self.synthesis.reach)
+        before = 0 if self.predistortion is None else self.predistortion.reach
+        # the latent that networks before the analysis see has a reach of its own
+        analysis = self.analysis.reach + (before and before + self.analysis.reach)
+        return max(analysis, self.synthesis.reach)
 
     def encode_latent(self, x: Tensor, log_gain: Tensor) -> Tensor:
         """Pixels `[B, 3, H, W]` in [0, 1] to the latent in cells `[B, C, H/16, W/16]`."""
-        result: Tensor = self.analysis(x * 2 - 1) * torch.exp(log_gain)[:, None, None, None]
-        return result
+        return self.analyse(x, log_gain)[1]
+
+    def analyse(self, x: Tensor, log_gain: Tensor) -> tuple[Tensor, Tensor]:
+        """The latent in cells as the linear analysis gives it, and after networks before that."""
+        x = x * 2 - 1
+        natural = self.analysis(x)
+        gain = torch.exp(log_gain)[:, None, None, None]
+        plain: Tensor = natural * gain
+        if self.predistortion is None:
+            return plain, plain
+        added = self.predistortion.correction(x, *self._conditions(natural, log_gain))
+        return plain, self.analysis(x + added) * gain
 
     def decode_latent(self, y_hat: Tensor, log_gain: Tensor) -> Tensor:
         """Latent in cells to pixels in about [0, 1], not clamped."""
         natural = y_hat * torch.exp(-log_gain)[:, None, None, None]
+        result: Tensor = (self.synthesis(natural, *self._conditions(natural, log_gain)) + 1) / 2
+        return result
+
+    def _conditions(self, natural: Tensor, log_gain: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A latent as networks see it, quality positions, and the size of what they add."""
         # The latent enters in units between those of its channel and a cell.
         unit = (self.sigma * torch.exp(-log_gain)[:, None]).sqrt()[:, :, None, None]
         scale = self.config.scale
-        u = scale.position(log_gain)
         # Errors of pixels fall about as the gain to the power of 2/3, so what the networks add does
         # too: from -q 5 to 95 the gain rises by 30.9 dB, this falls by 20.6 dB, and the PSNR on
         # Kodak rises by 19.8 dB.
         size = torch.exp((scale.low - log_gain) * (2 / 3))
-        result: Tensor = (self.synthesis(natural, natural / unit, u, size) + 1) / 2
-        return result
+        return natural / unit, scale.position(log_gain), size
 
     def decode_linear(self, y_hat: Tensor, log_gain: Tensor) -> Tensor:
         """The same by the linear transform alone."""
@@ -112,6 +141,8 @@ class DvqModel(Transforms):
         room, _, rest = name.partition(".")
         if room == "analysis":
             return "analysis"
+        if room == "predistortion":
+            return "predistortion"
         if room == "synthesis":
             return "linear" if rest.startswith(("basis", "lapping")) else "networks"
         if room == "quantizer":
@@ -130,6 +161,17 @@ class DvqModel(Transforms):
             basis.colour.copy_(axes)
             basis.order.copy_(order)
         self.sigma.copy_(sigma)
+
+    @torch.no_grad()
+    def start_predistortion(self, trained: Correction) -> None:
+        """Start networks before the analysis as those behind the latent, but adding nothing."""
+        assert self.predistortion is not None
+        mine, theirs = self.predistortion.state_dict(), trained.state_dict()
+        tail = {name for name in mine if name.startswith("tail.")}
+        self.predistortion.load_state_dict(
+            {name: value if name in tail else theirs[name] for name, value in mine.items()}
+        )
+        zeroed(self.predistortion.tail)
 
     def log_gain(self, lam: Tensor) -> Tensor:
         """Natural log of the gain of trade-offs `lam` `[B]`."""
@@ -154,11 +196,12 @@ class DvqModel(Transforms):
         the linear transform alone.
         """
         log_gain = self.log_gain(lam)
-        y = self.encode_latent(x, log_gain)
+        plain, analysed = self.analyse(x, log_gain)
+        y, kind = analysed, Recorder
+        if self.predistortion is not None and self.training:
+            y, kind = analysed.detach().requires_grad_(), StraightRecorder
         with torch.autocast(x.device.type, enabled=False):
-            recorder = Recorder(
-                self.quantizer, self.config, self.rules, self.training, y.requires_grad
-            )
+            recorder = kind(self.quantizer, self.config, self.rules, self.training, y.requires_grad)
             y_hat, bits = self.prior.walk(y, self.sigma, self.binned_log_gain(log_gain), recorder)
         whole = len(x) if whole is None else whole
         parts = []
@@ -166,7 +209,7 @@ class DvqModel(Transforms):
             parts.append(self.decode_latent(y_hat[:whole], log_gain[:whole]))
         if whole < len(x):
             parts.append(self.decode_linear(y_hat[whole:], log_gain[whole:]))
-        return Output(torch.cat(parts), y_hat, bits, recorder.slices)
+        return Output(torch.cat(parts), y_hat, bits, recorder.slices, y, analysed, plain)
 
     def binned_log_gain(self, log_gain: Tensor) -> Tensor:
         """Log gain at the centre of its quality bin: all that the prior knows of the quality."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from diveqcodec.model.config import ModelConfig
@@ -20,10 +21,12 @@ from diveqcodec.model.quantizer import (
 )
 from diveqcodec.model.search import LEAST_RATE, Choice, Moments, skipping
 from diveqcodec.quality import RATE
+from diveqcodec.quantize.diveq import with_value
 
 # An optional slice is left out where what its groups could give, in squared cells a position, is
 # below this: leaving it out saves more time than coding it saves bits.
 _WORTH = 0.02
+_SMALL = 0.5  # cells: the sum of magnitudes of a group that is nearly zero
 _NULL_RADIUS = 1.25  # squared length in cells up to which a group of a sparse slice stays null
 
 
@@ -130,6 +133,47 @@ class Recorder:
             return classes
         coarse = None if classes.coarse is None else classes.coarse.round()
         return Classes(classes.size.round(), classes.shape.round(), coarse)
+
+
+class StraightRecorder(Recorder):
+    """In training of networks before the analysis: ŷ, and what is predicted from it, moves with y.
+
+    Nothing else does: a group's own bits, means and codewords hear what they hear with a fixed
+    encoder. What comes back to y is not a slope to go down (see `train.encoder`).
+    """
+
+    def __init__(
+        self,
+        quantizer: RateAwareQuantizer,
+        config: ModelConfig,
+        rules: TrainingRules,
+        training: bool,
+        encoder: bool = False,
+    ) -> None:
+        del encoder  # for all but ŷ there is none
+        super().__init__(quantizer, config, rules, training)
+
+    def learn(self, s: int, y: Tensor, mean: Tensor, classes: Classes) -> tuple[Tensor, Tensor]:
+        """See `Coder`."""
+        y_hat, bits = super().learn(s, y.detach(), mean, classes)
+        return y_hat + (y - y.detach()), bits
+
+    def seen(self, s: int, y: Tensor, y_hat: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Coder`."""
+        del s
+        return seen_straight(y, y_hat, self.config.group)
+
+
+def seen_straight(y: Tensor, y_hat: Tensor, group: int) -> tuple[Tensor, Tensor]:
+    """Rows of coded latents `y_hat`, with a straight gradient to `y`, and with that of magnitudes.
+
+    A group that is nearly zero becomes larger whichever way it goes, and the sign that it has by
+    its mean says nothing of the way: the latent's does.
+    """
+    size = y_hat.abs().view(len(y_hat), -1, group).sum(2, keepdim=True)
+    is_small = (size < _SMALL).expand(-1, -1, group).reshape(y_hat.shape)
+    sign = torch.where(is_small, y.detach().sign(), y_hat.sign())
+    return with_value(y, y_hat), with_value(y * sign, y_hat.abs())
 
 
 def is_worth_coding(y: Tensor, group: int) -> Tensor:

@@ -12,7 +12,7 @@ For an orthonormal synthesis and no context the target is the latent of the pict
 what straight-through descent with a commitment of weight 1 / RATE does; descent by a gradient that
 trains an encoder makes the picture worse (models/EXPERIMENTS.md).
 
-Contexts see magnitudes too, and these have a corner at zero: see `_Straight.seen`.
+Contexts see magnitudes too, and these have a corner at zero: see `recorder.seen_straight`.
 
 Codewords are chosen and bits counted as coding does it; only slopes are those of training. The
 decoder knows nothing of it, and this nothing of files: it needs the trainable model.
@@ -28,7 +28,7 @@ from torch import Tensor
 from diveqcodec.model.config import ModelConfig
 from diveqcodec.model.dvq import DvqModel
 from diveqcodec.model.quantizer import Classes, RateAwareQuantizer
-from diveqcodec.model.recorder import Recorder, TrainingRules
+from diveqcodec.model.recorder import Recorder, TrainingRules, seen_straight
 from diveqcodec.quality import RATE
 from diveqcodec.quantize.diveq import with_value
 
@@ -37,7 +37,6 @@ from diveqcodec.quantize.diveq import with_value
 _STEPS = (0.4, 0.08)
 _SEVERAL = 4  # rounds; fewer are not enough to get as far as the last step
 _MOMENTUM = 0.5  # of the last movement
-_SMALL = 0.5  # cells: the sum of magnitudes of a group that is nearly zero
 
 Distortion = Callable[[Tensor], Tensor]  # of ŷ `[1, C, h, w]` in cells, in bits; differentiable
 
@@ -123,13 +122,6 @@ class _Straight(Recorder):
         return with_value(y + follows, mean.detach() + e), sloped.view(y.shape[0], -1).sum(1)
 
     def seen(self, s: int, y: Tensor, y_hat: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Coder`.
-
-        A group that is nearly zero becomes larger whichever way it goes, and the sign that it has
-        by its mean says nothing of the way: the latent's does.
-        """
+        """See `Coder`."""
         del s
-        size = y_hat.abs().view(len(y_hat), -1, self.config.group).sum(2, keepdim=True)
-        is_small = (size < _SMALL).expand(-1, -1, self.config.group).reshape(y_hat.shape)
-        sign = torch.where(is_small, y.detach().sign(), y_hat.sign())
-        return with_value(y, y_hat), with_value(y * sign, y_hat.abs())
+        return seen_straight(y, y_hat, self.config.group)

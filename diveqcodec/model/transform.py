@@ -1,7 +1,8 @@
-"""Pixels <-> latent at stride 16: a lapped linear transform, and networks behind it.
+"""Pixels <-> latent at stride 16: a lapped linear transform, networks behind it and before it.
 
 ```
-x ── lapping ─ 16x16 blocks · basis ── y
+x ─┬──────── + ─ lapping ─ 16x16 blocks · basis ── y
+   └ networks ┘
 
 y ─┬─ transposed basis ─ lapping ──┬─────────────────────────────────────────────┬─ x̂
    └─ 1x1 ─ blocks ─ 3x3 up ─ blocks ─ 3x3 up ─ + unshuffle 4 ─ blocks ─ shuffle 4 ─┘
@@ -9,7 +10,9 @@ y ─┬─ transposed basis ─ lapping ──┬──────────
 ```
 
 The linear path alone is a good transform codec from the first step; the last layer of the networks
-starts at zero. Knows tensors only: nothing of quantizers, priors, files or training.
+starts at zero. Those before it, which a model may have, are of the same shape, fed with what the
+linear analysis makes of the picture. Knows tensors only: nothing of quantizers, priors, files or
+training.
 """
 
 from __future__ import annotations
@@ -141,12 +144,12 @@ class Analysis(nn.Module):
         return result
 
 
-class Synthesis(nn.Module):
-    """Latent to pixels: transposed basis and lapping, then a filter at stride 4 that also sees y.
+class Correction(nn.Module):
+    """What is added to pixels: a filter at stride 4 that also sees a latent of them.
 
-    A filter of decoded pixels learns to smooth seams and ringing in some hundred steps, since a
-    pattern is the same wherever it stands in a block; the deep stack tells it what the latent says
-    of the place.
+    A filter of pixels learns to smooth seams and ringing in some hundred steps, since a pattern is
+    the same wherever it stands in a block; the deep stack tells it what the latent says of the
+    place.
 
     Args:
         channels: of the latent.
@@ -160,8 +163,6 @@ class Synthesis(nn.Module):
         super().__init__()
         width4, width8, width16 = widths
         self.reach = 4 * (2 * blocks[0] + 1) + 8 * (2 * blocks[1] + 1) + SIDE * (2 * blocks[2] + 1)
-        self.basis = Basis(channels)
-        self.lapping = Lapping(transposed=True)
         self.head = nn.Conv2d(channels, width16, 1)
         self.coarse = Stack(width16, blocks[2])
         self.up8 = nn.Conv2d(width16, 4 * width8, 3, padding=1)
@@ -173,6 +174,41 @@ class Synthesis(nn.Module):
         self.fine = Stack(width4, blocks[0])
         self.tail = zeroed(nn.Conv2d(width4, 48, 3, padding=1))
         self.shuffle4 = nn.PixelShuffle(4)
+
+    def correction(self, x: Tensor, scaled: Tensor, u: Tensor, size: Tensor) -> Tensor:
+        """What to add to pixels `x` `[B, 3, 16 h, 16 w]`, float32.
+
+        Args:
+            x: pixels, about in [-1, 1].
+            scaled: their latent as the networks see it, `[B, C, h, w]`.
+            u: quality positions `[B]`.
+            size: of what is added, relative to the lowest quality, `[B]`.
+        """
+        hidden = self.head(scaled)
+        hidden = self.coarse(hidden, u)
+        hidden = self.shuffle2(self.up8(hidden))
+        hidden = self.middle(hidden, u)
+        hidden = self.shuffle2(self.up4(hidden)) + self.stem(self.unshuffle(x))
+        hidden = self.fine(hidden, u)
+        result: Tensor = self.shuffle4(self.tail(hidden)).float()
+        return _UNIT * size[:, None, None, None] * result
+
+
+class Synthesis(Correction):
+    """Latent to pixels: transposed basis and lapping, then what networks add to that.
+
+    Args:
+        channels: of the latent.
+        widths: of the networks at strides 4, 8 and 16.
+        blocks: residual blocks at strides 4, 8 and 16.
+    """
+
+    def __init__(
+        self, channels: int, widths: tuple[int, int, int], blocks: tuple[int, int, int]
+    ) -> None:
+        super().__init__(channels, widths, blocks)
+        self.basis = Basis(channels)
+        self.lapping = Lapping(transposed=True)
 
     def linear(self, y: Tensor) -> Tensor:
         """The linear path alone."""
@@ -189,13 +225,5 @@ class Synthesis(nn.Module):
             u: quality positions `[B]`.
             size: of what the networks add, relative to the lowest quality, `[B]`.
         """
-        hidden = self.head(scaled)
-        hidden = self.coarse(hidden, u)
-        hidden = self.shuffle2(self.up8(hidden))
-        hidden = self.middle(hidden, u)
         linear = self.linear(y)
-        hidden = self.shuffle2(self.up4(hidden)) + self.stem(self.unshuffle(linear))
-        hidden = self.fine(hidden, u)
-        correction = self.shuffle4(self.tail(hidden)).float()
-        result: Tensor = linear + _UNIT * size[:, None, None, None] * correction
-        return result
+        return linear + self.correction(linear, scaled, u, size)

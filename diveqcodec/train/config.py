@@ -47,6 +47,7 @@ class OptimConfig:
     table_factor: float = 5.0  # of frequency tables
     linear_factor: float = 0.05  # of the linear transform in the synthesis
     encoder_factor: float = 0.0  # of that in the analysis; 0: it stays as it starts
+    predistortion_factor: float = 1.0  # of networks before the analysis, where the model has them
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.0
     warmup: int = 200  # steps

@@ -34,6 +34,7 @@ from diveqcodec.quantize.replacement import replace_unused
 from diveqcodec.train import checkpoint, data
 from diveqcodec.train.basis import cosine_basis
 from diveqcodec.train.config import TrainConfig
+from diveqcodec.train.encoder import encoder_loss
 from diveqcodec.train.loss import balanced, weighted_distortion
 from diveqcodec.train.pace import Pace
 from diveqcodec.train.processes import Gradients, Processes
@@ -107,8 +108,15 @@ class Trainer:
         self._restart_average()
 
     def start_from(self, model: DvqModel, history: list[str]) -> None:
-        """Start from the weights of another run; `history` tells where they come from."""
-        self.model.load_state_dict(model.state_dict())
+        """Start from the weights of another run; `history` tells where they come from.
+
+        They may lack networks before the analysis that this run's model has.
+        """
+        state = model.state_dict()
+        if model.predistortion is None and self.model.predistortion is not None:
+            self.model.start_predistortion(model.synthesis)
+            state = self.model.state_dict() | state
+        self.model.load_state_dict(state)
         self.model.refresh()
         self.history = list(history)
         self._restart_average()
@@ -193,6 +201,9 @@ class Trainer:
         loss = balanced(bpp + distortion, lam)
         self.gradients.clear()
         loss.backward()
+        if output.latent is not output.analysed and output.latent.grad is not None:
+            size = x[0, 0].numel(), config.model.group
+            encoder_loss(output, output.latent.grad, lam, *size).backward()
         steps = steps or config.optim.steps
         self.must_stop, steps = self.gradients.average(self.processes, wants_to_stop, steps)
         norm = self.gradients.clip(config.optim.clip)

@@ -228,15 +228,19 @@ def _weights(config: TrainConfig, path: Path | None) -> tuple[TrainConfig, Start
     if path is None:
         return config, None
     model, provenance = load_for_training(path)
-    if config.model not in (ModelConfig(), model.config):
+    shapes = ModelConfig(), model.config
+    more = tuple(replace(shape, predistortion=True) for shape in shapes)
+    if config.model not in shapes + more:
         raise TrainingError(
-            f"{path}: its model differs from the configuration; leave model.* out of it"
+            f"{path}: its model differs from the configuration; leave model.* out of it, "
+            "but for model.predistortion"
         )
     history = [str(line) for line in provenance.get("history", [])]
     steps = provenance.get("steps", "unknown")
     history.append(f"{path.name}, model {read_info(path)['id']}, {steps} steps")
     optim = replace(config.optim, linear=0.0)
-    return replace(config, model=model.config, optim=optim), (model, history)
+    shape = more[1] if config.model.predistortion else model.config
+    return replace(config, model=shape, optim=optim), (model, history)
 
 
 def _check_folder(folder: Path, *, resume: bool, force: bool) -> None:

@@ -32,7 +32,8 @@ def make_optimizer(model: DvqModel, config: TrainConfig) -> torch.optim.Optimize
 def learning_rate(kind: str, step: int, config: TrainConfig) -> float:
     """Of a kind of parameters; that of the networks is 0 while they rest."""
     optim = config.optim
-    start = math.ceil(optim.linear * optim.steps) if kind == "networks" else 0
+    is_resting = kind in ("networks", "predistortion")
+    start = math.ceil(optim.linear * optim.steps) if is_resting else 0
     return optim.lr * _factors(config)[kind] * schedule(step, config, start)
 
 
@@ -68,6 +69,7 @@ def _factors(config: TrainConfig) -> dict[str, float]:
         "prior": optim.prior_factor,
         "linear": optim.linear_factor,
         "analysis": optim.encoder_factor,
+        "predistortion": optim.predistortion_factor,
         "codebook": optim.codebook_factor,
         "table": optim.table_factor,
     }

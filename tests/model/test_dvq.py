@@ -154,7 +154,7 @@ def test_every_parameter_gets_a_gradient() -> None:
 def test_every_parameter_is_of_a_kind() -> None:
     """And of the kind that its learning rate is meant for; a new module must say what it is."""
     kinds: dict[ParameterKind, set[str]] = {}
-    for name, _ in DvqModel(TINY).named_parameters():
+    for name, _ in DvqModel(dataclasses.replace(TINY, predistortion=True)).named_parameters():
         kinds.setdefault(DvqModel.kind_of(name), set()).add(name)
     linear = {f"basis.{name}" for name in ("colour", "rows", "mean")} | {"lapping.matrix"}
     assert kinds["analysis"] == {f"analysis.{name}" for name in linear}
@@ -163,6 +163,7 @@ def test_every_parameter_is_of_a_kind() -> None:
     assert kinds["table"] == {"quantizer.fine.logits", "quantizer.coarse.logits"}
     assert {name.split(".")[0] for name in kinds["prior"]} == {"prior"}
     assert {name.split(".")[0] for name in kinds["networks"]} == {"synthesis"}
+    assert {name.split(".")[0] for name in kinds["predistortion"]} == {"predistortion"}
     assert kinds.keys() == set(get_args(ParameterKind))
 
 

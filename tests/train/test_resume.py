@@ -59,6 +59,7 @@ NEAREST = {"assignment": "nearest", "replace": 4, "replace_until": 1.0}
         ({}, {"gradient": "diveq"}),  # draws noise
         ({}, {"gradient": "diveq", **NEAREST}),  # and donors for codewords nobody uses
         ({"quantizer": "sf-diveq", **IN_FOURS}, {"gradient": "soft-diveq"}),
+        ({"predistortion": True}, {"gradient": "diveq"}),
     ],
 )
 @pytest.mark.parametrize("encoder", [0.0, 0.1])  # what contexts see draws noise only with one

@@ -611,6 +611,7 @@ def test_every_kind_of_parameter_has_its_learning_rate(dataset: Path, tmp_path: 
     rates = {group["kind"]: group["lr"] for group in groups}
     assert rates == pytest.approx(
         {
+            "predistortion": 1e-3,  # of nothing: this model has none
             "networks": 5e-4,
             "prior": 3e-3,
             "linear": 1e-3 * trainer.config.optim.linear_factor,

@@ -49,7 +49,8 @@ def test_a_line_has_the_coarse_layer_of_the_slices_that_have_one() -> None:
     second = SliceStatistics([torch.full((2,), 6.0)], [torch.tensor([5, 6])])
     third = SliceStatistics()  # left out
     x_hat, y_hat = torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 1, 1)
-    output = Output(x_hat, y_hat, torch.ones(1), [first, second, third])
+    slices = [first, second, third]
+    output = Output(x_hat, y_hat, torch.ones(1), slices, y_hat, y_hat, y_hat)
     for _ in range(2):  # the second line does not remember the first
         interval.add(torch.tensor(1.0), output, torch.zeros(1, 3, 4, 4), torch.tensor(2.0))
         fine = {"bpp": 0.25, "null": 0.75, "used": 2, "perplexity": 1.0}
