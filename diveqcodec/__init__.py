@@ -9,12 +9,12 @@ The public names load on first use: `import diveqcodec` answers at once and impo
 module knows the names and where they live, and how threads are to wait.
 """
 
-import importlib
 import os
 import sys
 from typing import TYPE_CHECKING
 
 from diveqcodec.errors import DiveqError
+from diveqcodec.lazy import loader
 
 if TYPE_CHECKING:
     from diveqcodec import image, zoo
@@ -25,14 +25,16 @@ __all__ = ["Codec", "DiveqError", "__version__", "compress", "decompress", "imag
 
 __version__: str  # loads lazily too
 
-# lazy name -> the module it lives in, or is
-_HOMES = {
-    "Codec": "diveqcodec.codec",
-    "compress": "diveqcodec.api",
-    "decompress": "diveqcodec.api",
-    "image": "diveqcodec.image",
-    "zoo": "diveqcodec.zoo",
-}
+_load, __dir__ = loader(
+    __name__,
+    {
+        "Codec": "diveqcodec.codec",
+        "compress": "diveqcodec.api",
+        "decompress": "diveqcodec.api",
+        "image": "diveqcodec.image",
+        "zoo": "diveqcodec.zoo",
+    },
+)
 
 # OpenMP's threads spin while they wait for each other, and where other programs want the cores they
 # wait for long: compressing a picture took 25 times as long. Read when torch is loaded.
@@ -41,25 +43,7 @@ if "torch" not in sys.modules:
 
 
 def __getattr__(name: str) -> object:
-    """Loads a public name on its first use (PEP 562).
-
-    Raises:
-        AttributeError: the package has no such name.
-    """
-    if name == "__version__":
-        value: object = _version()
-    elif name in _HOMES:
-        module = importlib.import_module(_HOMES[name])
-        value = module if _HOMES[name].endswith(f".{name}") else getattr(module, name)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value  # the next use does not come here
-    return value
-
-
-def __dir__() -> list[str]:
-    """The public names, loaded or not, for completion and `help`."""
-    return sorted({*globals(), *__all__})
+    return _version() if name == "__version__" else _load(name)
 
 
 def _version() -> str:

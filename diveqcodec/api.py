@@ -21,7 +21,7 @@ from diveqcodec.codec import DEFAULT_EFFORT, Codec
 from diveqcodec.container import bitstream, pixelfile
 from diveqcodec.errors import ConfigError, ImageError, ModelError
 from diveqcodec.image import Picture
-from diveqcodec.imagemeta import EXIF_ERRORS, read_metadata
+from diveqcodec.image.metadata import EXIF_ERRORS, read_metadata
 from diveqcodec.quality import DEFAULT_QUALITY
 
 if TYPE_CHECKING:

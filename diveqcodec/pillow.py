@@ -22,7 +22,7 @@ from PIL import Image, ImageFile
 from diveqcodec.container import bitstream
 from diveqcodec.container.salvage import read_what_is_whole
 from diveqcodec.errors import ConfigError, DiveqError, FormatError
-from diveqcodec.imagemeta import EXIF_PREFIX, Metadata, save_options
+from diveqcodec.image.metadata import EXIF_PREFIX, Metadata, save_options
 
 if TYPE_CHECKING:
     from diveqcodec.encoder import Lossless

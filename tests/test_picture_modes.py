@@ -12,10 +12,10 @@ from PIL import Image, ImageCms
 from diveqcodec.codec import Codec
 from diveqcodec.container import bitstream
 from diveqcodec.image import Format, Picture, Pixels, flatten, load, save
-from diveqcodec.imagepixels import coded_bits
+from diveqcodec.image.pixels import coded_bits
+from tests.image.test_files import ADOBE_RGB, DARK_GREY
 from tests.support.pngs import chunk, png
 from tests.support.tiffs import page, tiff
-from tests.test_image import ADOBE_RGB, DARK_GREY
 
 RNG = np.random.default_rng(11)
 DIAGONAL = [(side, side) for side in range(1, 68)]

@@ -32,7 +32,7 @@ from diveqcodec.cli.options import (
 from diveqcodec.cli.tiles import compressed, lossless_options
 from diveqcodec.errors import ConfigError, DiveqError, ImageError
 from diveqcodec.exact.metadata import check_training
-from diveqcodec.imagekinds import SUFFIXES
+from diveqcodec.image.kinds import SUFFIXES
 from diveqcodec.quality import DEFAULT_QUALITY, HIGHEST, LOWEST
 
 if TYPE_CHECKING:

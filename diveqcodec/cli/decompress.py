@@ -31,7 +31,7 @@ from diveqcodec.cli.options import (
 from diveqcodec.cli.tiles import crop_options, decompressed
 from diveqcodec.container.bitstream import NO_MODEL
 from diveqcodec.errors import ModelError
-from diveqcodec.imagekinds import SUFFIXES
+from diveqcodec.image.kinds import SUFFIXES
 
 if TYPE_CHECKING:
     from diveqcodec.container.canvas import Crop

@@ -46,7 +46,7 @@ def _is_dvq(path: Place) -> bool:
 
 
 def _is_picture(path: Place) -> bool:
-    from diveqcodec.imagekinds import SUFFIXES, claims_to_be_a_picture
+    from diveqcodec.image.kinds import SUFFIXES, claims_to_be_a_picture
 
     if isinstance(path, Remote):
         return path.suffix.lower() in SUFFIXES

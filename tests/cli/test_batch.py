@@ -16,7 +16,7 @@ from diveqcodec.cli.jobs import Job
 from diveqcodec.cli.kinds import FileKind
 from diveqcodec.codec import Codec
 from diveqcodec.exact import weights
-from diveqcodec.imagekinds import SUFFIXES
+from diveqcodec.image.kinds import SUFFIXES
 from tests.support.commands import diveq, draw, errors
 from tests.support.places import ROOT
 

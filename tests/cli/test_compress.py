@@ -239,7 +239,7 @@ def test_metadata(choice: str | None, kept: set[str]) -> None:
     profile = lab[:16] + b"RGB " + lab[20:]  # said to describe RGB, and not sRGB
     image.save("photo.png", icc_profile=profile, exif=exif)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("diveqcodec.imagemeta._is_srgb", lambda icc, channels: False)
+        patch.setattr("diveqcodec.image.metadata._is_srgb", lambda icc, channels: False)
         arguments = () if choice is None else ("--metadata", choice)
         assert diveq("compress", "photo.png", *arguments).exit_code == 0
     file = bitstream.read(Path("photo.dvq").read_bytes())

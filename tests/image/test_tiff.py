@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diveqcodec import imagetiff
 from diveqcodec.errors import ImageError
 from diveqcodec.image import Pixels, load
+from diveqcodec.image import tiff as directories
 from tests.support.tiffs import Directory, page, tiff
 
 RNG = np.random.default_rng(0)
@@ -87,7 +87,7 @@ def test_a_preview_alone_is_coded_with_a_notice() -> None:
 
 def test_a_damaged_later_page_loses_nothing_of_the_first(tmp_path: Path) -> None:
     data = tiff([page(FULL, 2), page(SMALL, 2), page(SMALL, 2)])
-    starts = [one.offset for one in imagetiff.read(BytesIO(data)).pages]
+    starts = [one.offset for one in directories.read(BytesIO(data)).pages]
     for end in (starts[1] + 1, starts[1] + 30, starts[2] - 1, starts[2] + 10):
         path = tmp_path / "cut.tif"
         path.write_bytes(data[:end])
@@ -113,7 +113,7 @@ def test_every_truncation_and_many_flips_are_pictures_or_errors() -> None:
 
 def test_loops_of_directories_end() -> None:
     data = bytearray(tiff([page(SMALL, 2), page(SMALL, 2)]))
-    pages = imagetiff.read(BytesIO(bytes(data))).pages
+    pages = directories.read(BytesIO(bytes(data))).pages
     data[pages[1].next_at : pages[1].next_at + 4] = pages[0].offset.to_bytes(4, "little")
     picture = load(BytesIO(bytes(data)))
     np.testing.assert_array_equal(picture.pixels, SMALL)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from diveqcodec import imagegrey
-from diveqcodec.imagecolour import Encoding, encoding_of, unknown_code
+from diveqcodec.image import grey
+from diveqcodec.image.colour import Encoding, encoding_of, unknown_code
 
 Pixels = NDArray[np.uint8]
 
@@ -36,7 +36,7 @@ class Samples:
 
     is_grey: bool
     bits: int = 8
-    scale: imagegrey.ValueScale | None = None
+    scale: grey.ValueScale | None = None
     encoding: Encoding | None = None
     notice: str | None = None
 
@@ -50,8 +50,8 @@ def samples_of(image: Image.Image) -> Samples:
     is_grey = image.mode in ("1", "L", "LA", "La") or raw_mode.startswith("LA;")
     _mend_transparency(image, raw_mode)
     encoding, notice = encoding_of(image), unknown_code(image)
-    if imagegrey.is_deep(image.mode):
-        return Samples(True, 8, imagegrey.scale_of(image), encoding, notice)
+    if grey.is_deep(image.mode):
+        return Samples(True, 8, grey.scale_of(image), encoding, notice)
     return Samples(is_grey, _bits(image, raw_mode), None, encoding, notice)
 
 
@@ -77,11 +77,11 @@ def to_pixels(
         notices.append(samples.notice)
     if samples.scale is not None:
         values = np.asarray(image)
-        ends = imagegrey.range_of(values, samples.scale, name, notices)
+        ends = grey.range_of(values, samples.scale, name, notices)
         key = image.info.get("transparency")
         alpha = np.where(values == key, 0, 255).astype(np.uint8) if isinstance(key, int) else None
         curve = None if encoding is None else encoding.curve
-        return imagegrey.to_bytes(values, ends, curve), alpha
+        return grey.to_bytes(values, ends, curve), alpha
     if samples.bits > 8:
         notices.append(f"{samples.bits}-bit input coded as 8-bit")
     pixels, alpha = _eight_bits(image, icc, samples.is_grey, notices)

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from diveqcodec import imagekinds
 from diveqcodec.errors import ImageError
-from diveqcodec.image import load
+from diveqcodec.image import kinds, load
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
 
@@ -20,7 +19,7 @@ HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
 def test_formats_of_pillow(format: str) -> None:
     stream = BytesIO()
     Image.new("RGB", (20, 20)).save(stream, format)
-    kind = imagekinds.sniff(stream.getvalue()[: imagekinds.HEAD_BYTES])
+    kind = kinds.sniff(stream.getvalue()[: kinds.HEAD_BYTES])
     assert kind is not None
     assert (kind.name, kind.package) == (format, None)
 
@@ -107,5 +106,5 @@ def test_files_that_claim_to_be_pictures(tmp_path: Path) -> None:
     }
     for name, content in (contents | others).items():
         (tmp_path / name).write_bytes(content)
-    found = {path.name for path in tmp_path.iterdir() if imagekinds.claims_to_be_a_picture(path)}
+    found = {path.name for path in tmp_path.iterdir() if kinds.claims_to_be_a_picture(path)}
     assert found == set(contents)

@@ -16,11 +16,11 @@ from typing import Any, BinaryIO, Final, get_args
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-from diveqcodec import imagetiff
 from diveqcodec.errors import ImageError
-from diveqcodec.imagekinds import HEAD_BYTES, sniff
-from diveqcodec.imagemend import mend
-from diveqcodec.imagemeta import (
+from diveqcodec.image import tiff
+from diveqcodec.image.kinds import HEAD_BYTES, sniff
+from diveqcodec.image.mend import mend
+from diveqcodec.image.metadata import (
     EXIF_ERRORS,
     UNREADABLE_EXIF,
     Format,
@@ -30,11 +30,9 @@ from diveqcodec.imagemeta import (
     save_options,
     stored_icc,
 )
-from diveqcodec.imagepixels import Pixels, samples_of, to_pixels
+from diveqcodec.image.pixels import Pixels, samples_of, to_pixels
 from diveqcodec.limits import MAX_METADATA, MAX_PIXELS, MAX_SIDE
 from diveqcodec.store import Remote
-
-__all__ = ["MAX_PIXELS", "Format", "Picture", "Pixels", "flatten", "load", "save"]
 
 # Pillow would start Ghostscript for the first, and the second is drawn by Windows alone.
 _DRAWINGS: Final = ("EPS", "WMF")
@@ -183,7 +181,7 @@ def _load(file: BinaryIO, asked: _Asked) -> Picture:
     notices: list[str] = []
     count: int | None = None
     if kind is not None and kind.name == "TIFF":
-        choice = imagetiff.choose(file, asked.name, is_strict=asked.is_strict)
+        choice = tiff.choose(file, asked.name, is_strict=asked.is_strict)
         if choice is not None:
             file, count = choice.file, choice.count
             notices += choice.notices

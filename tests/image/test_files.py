@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms, JpegImagePlugin, PngImagePlugin
 
-from diveqcodec import imagekinds, imagemeta, imagepixels
 from diveqcodec.container import bitstream
 from diveqcodec.errors import ImageError
-from diveqcodec.image import Picture, flatten, load, save
+from diveqcodec.image import Picture, flatten, kinds, load, metadata, save
+from diveqcodec.image.pixels import samples_of, to_pixels
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, size=(13, 17, 3), dtype=np.uint8)
@@ -37,8 +37,8 @@ def reload(picture, format="PNG", **options):
 
 def pixels_of(opened, notices=None):
     """Pixels and alpha of an image in memory, of a mode that only some plugin makes."""
-    samples = imagepixels.samples_of(opened)
-    return imagepixels.to_pixels(opened, samples, None, "x", [] if notices is None else notices)
+    samples = samples_of(opened)
+    return to_pixels(opened, samples, None, "x", [] if notices is None else notices)
 
 
 def icc_profile(gamma, primaries, space=b"RGB "):
@@ -74,7 +74,7 @@ SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 def test_the_magic_is_that_of_the_container():
-    assert imagekinds._DVQ == bitstream.MAGIC
+    assert kinds._DVQ == bitstream.MAGIC
 
 
 @pytest.mark.parametrize("pixels", [COLOUR, GREY])
@@ -296,9 +296,9 @@ def test_orientation_is_cut_out_in_place(order):
     block += struct.pack(order + "I", 50) + b"the thumbnail"
     cut = mark + struct.pack(order + "IH", 8, 2) + entry[0] + entry[2]
     cut += struct.pack(order + "I", 50) + bytes(12) + b"the thumbnail"
-    assert imagemeta._without_orientation(block) == cut
+    assert metadata._without_orientation(block) == cut
     only = mark + struct.pack(order + "IH", 8, 1) + entry[1] + bytes(4)
-    assert imagemeta._without_orientation(only) is None
+    assert metadata._without_orientation(only) is None
 
 
 def test_unreadable_exif_is_left_out():
@@ -336,7 +336,7 @@ def test_metadata_survive(format, with_exif):
     exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ISOSpeedRatings] = 400
     block = exif.tobytes().removeprefix(b"Exif\0\0") if with_exif else None
     stream = BytesIO()
-    xmp = imagemeta.XMP_ORIENTATION.sub(b"", XMP)
+    xmp = metadata.XMP_ORIENTATION.sub(b"", XMP)
     assert save(Picture(COLOUR, None, ADOBE_RGB, block, xmp), stream, format) == ()
     loaded = load(stream)
     assert loaded.icc == ADOBE_RGB

@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter, PngImagePlugin
 
-from diveqcodec import image as image_module
-from diveqcodec import imagemend, imagemeta
 from diveqcodec.errors import ImageError
-from diveqcodec.image import load
+from diveqcodec.image import files, load, mend, metadata
+from tests.image.test_files import ADOBE_RGB
 from tests.support.pngs import chunk
-from tests.test_image import ADOBE_RGB
 
 RNG = np.random.default_rng(0)
 NOISE = Image.fromarray(RNG.integers(0, 256, (61, 83, 3), dtype=np.uint8))
@@ -78,7 +76,7 @@ def test_large_metadata_of_png_are_read() -> None:
 
 
 def test_metadata_over_the_limit_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (image_module, imagemend, imagemeta):
+    for module in (files, mend, metadata):
         monkeypatch.setattr(module, "MAX_METADATA", 1 << 20)
     plain = file_of(NOISE, "PNG")
     bomb = zlib.compress(bytes((1 << 20) + 1), 1)

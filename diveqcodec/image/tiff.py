@@ -13,7 +13,7 @@ from io import BytesIO
 from typing import BinaryIO, Final
 
 from diveqcodec.errors import ImageError
-from diveqcodec.imagekinds import raw
+from diveqcodec.image.kinds import raw
 
 _SUBFILE_TYPE: Final = 254
 _OLD_SUBFILE_TYPE: Final = 255
