@@ -18,6 +18,7 @@ import click
 import pytest
 
 from diveqcodec.cli import main
+from diveqcodec.cli.options import CONTEXT
 from diveqcodec.train import loop
 from diveqcodec.train.config import to_toml
 from tests.support.commands import diveq, draw, install_tiny
@@ -107,7 +108,9 @@ def cut_short(words: tuple[str, ...]) -> list[str]:
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_every_option_exists(words: tuple[str, ...]) -> None:
     command = main.commands[words[1]]
-    with click.Context(main, info_name="diveq") as parent:
+    # click keeps a command's help option as its first context has it, also for later tests
+    names = CONTEXT["help_option_names"]
+    with click.Context(main, info_name="diveq", help_option_names=names) as parent:
         command.make_context(words[1], list(words[2:]), parent=parent).close()
 
 
