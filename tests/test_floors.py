@@ -229,6 +229,20 @@ def test_cheap_rooms_start_without_torch() -> None:
     assert run.stdout.strip() == "[]", run.stdout + run.stderr
 
 
+def test_no_test_imports_from_another() -> None:
+    """What tests share stands in tests/support, so that each module of tests can be read alone."""
+    folder = ROOT / "tests"
+    for path in folder.rglob("*.py"):
+        names = [name for name, _, _ in imported_names(path, module_name(path, folder))]
+        assert not [name for name in names if is_of_a_test(name)], path
+
+
+def is_of_a_test(name: str) -> bool:
+    """tests.cli.test_batch.touch -> yes; tests.support.plans.touch -> no."""
+    first, *rest = name.split(".")
+    return first == "tests" and any(part.startswith("test_") for part in rest)
+
+
 # The walk itself, on a small package of known sins.
 
 SINS = {

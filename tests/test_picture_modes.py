@@ -13,8 +13,8 @@ from diveqcodec.codec import Codec
 from diveqcodec.container import bitstream
 from diveqcodec.image import Format, Picture, Pixels, flatten, load, save
 from diveqcodec.image.pixels import coded_bits
-from tests.image.test_files import ADOBE_RGB, DARK_GREY
 from tests.support.pngs import chunk, png
+from tests.support.profiles import ADOBE_RGB, DARK_GREY
 from tests.support.tiffs import page, tiff
 
 RNG = np.random.default_rng(11)

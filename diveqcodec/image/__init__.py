@@ -5,6 +5,7 @@
 
 | module | what it knows |
 |---|---|
+| `picture` | a `Picture` in memory; on a background |
 | `files` | `load` and `save`: a file from its first byte to a `Picture` |
 | `kinds` | which format some bytes or a name claim to be; no pixels |
 | `tiff` | which page of a TIFF file is the picture; no pixels |
@@ -22,9 +23,9 @@ from typing import TYPE_CHECKING
 from diveqcodec.lazy import loader
 
 if TYPE_CHECKING:
-    from diveqcodec.image.files import Picture, flatten, load, save
+    from diveqcodec.image.files import load, save
     from diveqcodec.image.metadata import Format
-    from diveqcodec.image.pixels import Pixels
+    from diveqcodec.image.picture import Picture, Pixels, flatten
     from diveqcodec.limits import MAX_PIXELS
 
 __all__ = ["MAX_PIXELS", "Format", "Picture", "Pixels", "flatten", "load", "save"]
@@ -34,9 +35,9 @@ __getattr__, __dir__ = loader(
     {
         "Format": "diveqcodec.image.metadata",
         "MAX_PIXELS": "diveqcodec.limits",
-        "Picture": "diveqcodec.image.files",
-        "Pixels": "diveqcodec.image.pixels",
-        "flatten": "diveqcodec.image.files",
+        "Picture": "diveqcodec.image.picture",
+        "Pixels": "diveqcodec.image.picture",
+        "flatten": "diveqcodec.image.picture",
         "load": "diveqcodec.image.files",
         "save": "diveqcodec.image.files",
     },

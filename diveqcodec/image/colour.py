@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-Pixels = NDArray[np.uint8]
+from diveqcodec.image.picture import Pixels
+
 Floats = NDArray[np.float64]
 
 # As cHRM orders them: white, red, green, blue; x and y of each.

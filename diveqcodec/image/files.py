@@ -1,14 +1,13 @@
-"""Any picture file <-> 8-bit pixels, transparency and metadata, by way of Pillow.
+"""A picture file of any format, from its first byte to a `Picture`, and back, by way of Pillow.
 
 `load` makes every mode that Pillow opens into one or three 8-bit channels that look the same, and
-says in `notices` what it had to change. `save` writes them again. It does not know models, the
-`.dvq` container, or who prints.
+says in `notices` what it had to change. `save` writes them again.
 """
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final, get_args
@@ -25,12 +24,12 @@ from diveqcodec.image.metadata import (
     UNREADABLE_EXIF,
     Format,
     Metadata,
-    grey_as_srgb,
     read_metadata,
     save_options,
     stored_icc,
 )
-from diveqcodec.image.pixels import Pixels, samples_of, to_pixels
+from diveqcodec.image.picture import Picture
+from diveqcodec.image.pixels import samples_of, to_pixels
 from diveqcodec.limits import MAX_METADATA, MAX_PIXELS, MAX_SIDE
 from diveqcodec.store import Remote
 
@@ -38,27 +37,6 @@ from diveqcodec.store import Remote
 _DRAWINGS: Final = ("EPS", "WMF")
 # Formats that Pillow writes without transparency, and those that lose it without an error.
 _OPAQUE: Final = ("jpeg", "ppm")
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A decoded picture, upright.
-
-    Attributes:
-        pixels: uint8 `[H, W, C]`, C = 1 (grey) or 3 (RGB); not multiplied by alpha.
-        alpha: uint8 `[H, W]`, 0 transparent ... 255 opaque; None if all is opaque.
-        icc: The colour profile; None means sRGB.
-        exif: A TIFF block without the `Exif` prefix and without orientation.
-        xmp: The XML packet, without orientation.
-        notices: What was changed at loading, one short sentence each, without the file's name.
-    """
-
-    pixels: Pixels
-    alpha: Pixels | None = None
-    icc: bytes | None = None
-    exif: bytes | None = None
-    xmp: bytes | None = None
-    notices: tuple[str, ...] = ()
 
 
 def load(
@@ -139,25 +117,6 @@ def save(picture: Picture, target: str | Path | BinaryIO, format: Format) -> tup
     except Exception as error:  # as for reading
         raise ImageError(f"cannot be written as {format} ({error})") from error
     return notices
-
-
-def flatten(picture: Picture, background: tuple[int, int, int]) -> Picture:
-    """Put a picture on a background of one colour (red, green, blue in 0...255).
-
-    A grey picture turns to RGB when the background is not grey.
-    """
-    if picture.alpha is None:
-        return picture
-    pixels, icc = picture.pixels, picture.icc
-    if pixels.shape[2] == 1 and len(set(background)) > 1:
-        if icc is not None:
-            pixels, icc = grey_as_srgb(pixels, icc), None  # no grey profile describes colours
-        else:
-            pixels = np.repeat(pixels, 3, axis=2)
-    alpha = picture.alpha[..., None].astype(np.uint16)
-    colour = np.array(background[: pixels.shape[2]], dtype=np.uint16)
-    mixed = (pixels * alpha + colour * (255 - alpha) + 127) // 255  # at most 65152: fits
-    return replace(picture, pixels=mixed.astype(np.uint8), alpha=None, icc=icc)
 
 
 @dataclass(frozen=True, slots=True)

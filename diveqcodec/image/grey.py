@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from diveqcodec.errors import ImageError
+from diveqcodec.image.picture import Pixels
 
-Pixels = NDArray[np.uint8]
 Curve = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 _BITS_PER_SAMPLE: Final = 258

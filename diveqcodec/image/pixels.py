@@ -8,13 +8,11 @@ from io import BytesIO
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from diveqcodec.image import grey
 from diveqcodec.image.colour import Encoding, encoding_of, unknown_code
-
-Pixels = NDArray[np.uint8]
+from diveqcodec.image.picture import Pixels
 
 _LOOKED_AT: Final = 1 << 14  # bytes in which a file says how many bits its samples have
 _JP2_SIZE: Final = b"\xff\x4f\xff\x51"

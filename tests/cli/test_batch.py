@@ -10,35 +10,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from diveqcodec.cli import batch, files
+from diveqcodec.cli import files
 from diveqcodec.cli.console import Console, Misuse, describe
-from diveqcodec.cli.jobs import Job
-from diveqcodec.cli.kinds import FileKind
 from diveqcodec.codec import Codec
 from diveqcodec.exact import weights
-from diveqcodec.image.kinds import SUFFIXES
 from tests.support.commands import diveq, draw, errors
 from tests.support.places import ROOT
-
-ANY = FileKind("a file", "files", lambda path: True)
+from tests.support.plans import planned, touch
 
 pytestmark = pytest.mark.usefixtures("models")
-
-
-def planned(inputs: list[str], output: str | None = None, keeps_suffix: bool = False) -> list[Job]:
-    naming = batch.Naming(".dvq", () if keeps_suffix else SUFFIXES)
-    return batch.plan(inputs, batch.expand(inputs, ANY, Console()), output, naming)
 
 
 def targets(inputs: list[str], output: str | None = None) -> dict[str, str]:
     jobs = planned(inputs, output)
     return {job.source.name: job.target_name for job in jobs}
-
-
-def touch(*names: str) -> None:
-    for name in names:
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).touch()
 
 
 def test_outputs_lie_beside_inputs() -> None:

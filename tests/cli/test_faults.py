@@ -17,9 +17,9 @@ from diveqcodec.cli.console import Console, OutputError
 from diveqcodec.cli.kinds import PICTURES
 from diveqcodec.codec import Codec
 from diveqcodec.image import Picture
-from tests.cli.test_batch import planned, touch
 from tests.support.commands import diveq, draw, errors
 from tests.support.places import ROOT
+from tests.support.plans import planned, touch
 
 # Compression of pictures is tested elsewhere; here it is a stand-in that costs nothing.
 DVQ = b"\x8bDVQ a stand-in"

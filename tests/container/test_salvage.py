@@ -9,7 +9,7 @@ from diveqcodec.container import bitstream
 from diveqcodec.container.bitstream import DvqFile, Header, PixelData, TileData
 from diveqcodec.container.salvage import describe, read_what_is_whole, salvage
 from diveqcodec.errors import DamagedError, FormatError
-from tests.container.test_bitstream import FILTERED, FULL, chunk, header_and_chunks
+from tests.support.containers import FILTERED, FULL, chunk, header_and_chunks
 
 # Columns of 1024 and 1076, rows of 1024, 1024 and 276: six tiles, two of them lossless.
 MIXED = DvqFile(

@@ -14,7 +14,7 @@ from diveqcodec.exact.integers import integers
 from diveqcodec.exact.prior import FixedPrior, GroupRows
 from diveqcodec.exact.weights import CodingModel
 from diveqcodec.model.dvq import DvqModel
-from tests.model.test_passes import order
+from tests.support.passes import pass_of
 from tests.support.tiny import TINY
 
 Integers = NDArray[np.int64]
@@ -70,7 +70,7 @@ class Reference:
             levels = config.levels(s)
             for number in range(1 + 2 * levels if levels else 2):
                 for y, x in np.ndindex(height, width):
-                    if order(levels, y, x) != number:
+                    if pass_of(levels, y, x) != number:
                         continue
                     pre = n[f"{s}.quality"][quality_bin]
                     if s:

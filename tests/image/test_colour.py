@@ -9,8 +9,8 @@ from PIL import Image, ImageCms
 
 from diveqcodec.image import Picture, load
 from diveqcodec.image.colour import Encoding, Floats
-from tests.image.test_files import ADOBE_RGB
 from tests.support.pngs import chunk
+from tests.support.profiles import ADOBE_RGB
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (9, 11, 3), dtype=np.uint8)

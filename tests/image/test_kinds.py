@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from diveqcodec.container import bitstream
 from diveqcodec.errors import ImageError
 from diveqcodec.image import kinds, load
 
@@ -108,3 +109,7 @@ def test_files_that_claim_to_be_pictures(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
     found = {path.name for path in tmp_path.iterdir() if kinds.claims_to_be_a_picture(path)}
     assert found == set(contents)
+
+
+def test_the_magic_is_that_of_the_container() -> None:
+    assert kinds._DVQ == bitstream.MAGIC

@@ -9,8 +9,8 @@ from PIL import Image, ImageFilter, PngImagePlugin
 
 from diveqcodec.errors import ImageError
 from diveqcodec.image import files, load, mend, metadata
-from tests.image.test_files import ADOBE_RGB
 from tests.support.pngs import chunk
+from tests.support.profiles import ADOBE_RGB
 
 RNG = np.random.default_rng(0)
 NOISE = Image.fromarray(RNG.integers(0, 256, (61, 83, 3), dtype=np.uint8))

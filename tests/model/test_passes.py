@@ -4,22 +4,10 @@ import pytest
 import torch
 
 from diveqcodec.model.passes import order_of_batch, passes_of, taps_of
+from tests.support.passes import pass_of
 
 CPU = torch.device("cpu")
 SIZES = [(1, 1), (1, 9), (7, 1), (3, 3), (2, 5), (16, 16), (13, 21)]
-
-
-def order(levels: int, row: int, column: int) -> int:
-    """The pass of a position, from the text of the format."""
-    if levels == 0:
-        return (row + column) % 2
-    for k in range(levels):  # finest first
-        last = 2 * (levels - k)
-        if (row >> k) % 2 != (column >> k) % 2:
-            return last
-        if (row >> k) % 2 == 1:
-            return last - 1
-    return 0
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -37,11 +25,11 @@ def test_every_position_is_in_one_pass_and_sees_earlier_ones(
             assert one.places.tolist() == sorted(one.places.tolist())
             assert one.neighbours.shape == (len(one.places), taps_of(levels, radius)[number])
             for place, seen in zip(one.places.tolist(), one.neighbours.tolist(), strict=True):
-                assert order(levels, place // width, place % width) == number
+                assert pass_of(levels, place // width, place % width) == number
                 inside = [n for n in seen if n < height * width]
                 assert max(seen, default=0) <= height * width
                 assert len(set(inside)) == len(inside)
-                assert all(order(levels, n // width, n % width) < number for n in inside)
+                assert all(pass_of(levels, n // width, n % width) < number for n in inside)
 
 
 def test_neighbours_by_hand() -> None:

@@ -17,7 +17,7 @@ from diveqcodec.model.passes import order_of_batch
 from diveqcodec.model.prior import as_grid, as_rows, log_magnitude
 from diveqcodec.model.priorlayers import layers_of
 from diveqcodec.model.quantizer import Classes
-from tests.model.test_passes import order as order_of_passes
+from tests.support.passes import pass_of
 from tests.support.tiny import IN_FOURS, TINY
 
 SIZE = (4, 8)
@@ -177,7 +177,7 @@ def predictions(model: DvqModel, y: Tensor) -> Tensor:
 
 def order(s: int, y: int, x: int) -> tuple[int, int]:
     """When a slice of a position is coded."""
-    return s, order_of_passes(TINY.levels(s), y, x)
+    return s, pass_of(TINY.levels(s), y, x)
 
 
 @pytest.mark.parametrize("place", [(1, 1), (1, 2), (3, 7)])

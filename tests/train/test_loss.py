@@ -4,7 +4,7 @@ import torch
 
 from diveqcodec.ssim import ms_ssim
 from diveqcodec.train.loss import MS_SSIM_SCALE, balanced, weighted_distortion
-from tests.test_ssim import pair
+from tests.support.pairs import pair
 
 
 def test_weights_of_distortions() -> None:

@@ -1,0 +1,24 @@
+"""A picture on a background."""
+
+import numpy as np
+
+from diveqcodec.image import Picture, flatten
+from tests.support.pictures import GREY
+
+
+def test_flatten_by_hand():
+    pixels = np.array([[[200, 100, 0], [200, 100, 0], [200, 100, 0]]], dtype=np.uint8)
+    alpha = np.array([[0, 128, 255]], dtype=np.uint8)
+    flat = flatten(Picture(pixels, alpha, icc=b"icc"), (255, 0, 50))
+    # 200 * 128 / 255 + 255 * 127 / 255 = 227.4; 100 * 128 / 255 = 50.2; 50 * 127 / 255 = 24.9
+    assert flat.pixels.tolist() == [[[255, 0, 50], [227, 50, 25], [200, 100, 0]]]
+    assert flat.alpha is None
+    assert flat.icc == b"icc"
+
+
+def test_flatten_grey_stays_grey_on_grey():
+    grey = Picture(np.full((1, 1, 1), 255, dtype=np.uint8), np.zeros((1, 1), dtype=np.uint8))
+    assert flatten(grey, (7, 7, 7)).pixels.tolist() == [[[7]]]
+    assert flatten(grey, (7, 8, 9)).pixels.tolist() == [[[7, 8, 9]]]
+    opaque = Picture(GREY)
+    assert flatten(opaque, (7, 8, 9)) is opaque
