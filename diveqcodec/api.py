@@ -125,10 +125,10 @@ def _picture(source: Any) -> Picture:
             f"cannot compress a {type(source).__name__}: give a path, an image of Pillow's, "
             "or an array of pixels"
         )
-    return picture_of(source)
+    return from_pillow(source)
 
 
-def picture_of(source: Image.Image) -> Picture:
+def from_pillow(source: Image.Image) -> Picture:
     """An image of Pillow's with its colour profile, EXIF and XMP, upright.
 
     It becomes what a file of it would, so that every mode follows the rules for pictures.

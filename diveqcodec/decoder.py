@@ -17,14 +17,13 @@ from diveqcodec.container import alpha, filters
 from diveqcodec.container.canvas import Canvas, Crop, crop_area, meets
 from diveqcodec.container.entropy import Decoder
 from diveqcodec.container.pixelfile import check_front, layout_of, paint_lossless, picture_of
-from diveqcodec.container.salvage import Salvage, describe
+from diveqcodec.container.salvage import Salvage, notices_of
 from diveqcodec.errors import DamagedError
 from diveqcodec.exact.tile import TileCoder, check_crc
 from diveqcodec.image import Picture
 from diveqcodec.model.candidates import GRID_BITS
-from diveqcodec.model.dvq import STRIDE
 from diveqcodec.parallel import Progress, ordered_map
-from diveqcodec.windows import Networks, Window, quality_bin_of
+from diveqcodec.windows import Networks, Window, positions_of, quality_bin_of
 
 Pixels = NDArray[np.uint8]
 
@@ -72,7 +71,7 @@ class PictureDecoder:
         lost = paint_lossless(self.found, canvas, is_partial=wish.is_partial)
         self._decode_tiles(canvas)
         lost |= {index for index in self.lost if meets(self.layout.grid[index], self.area)}
-        return picture_of(canvas, self.file, describe(self.file, lost, self.unfiltered))
+        return picture_of(canvas, self.file, notices_of(self.file, lost, self.unfiltered))
 
     def _decode_tiles(self, canvas: Canvas) -> None:
         """Decode and paint what networks have coded of the area."""
@@ -121,7 +120,8 @@ class PictureDecoder:
             if data.alpha is not None:
                 transparency = alpha.unpack_alpha(data.alpha, tile.height, tile.width)
             decoder = Decoder(data.payload)
-            size = -(-tile.height // STRIDE), -(-tile.width // STRIDE)
+            top, left, bottom, right = positions_of(tile)
+            size = bottom - top, right - left
             quality_bin = quality_bin_of(self.networks.model, self.header.gain_index)
             latent, crc = TileCoder(self.networks.model, decoder, quality_bin, size).run()
             check_crc(crc, data.index_crc, index)
@@ -174,11 +174,10 @@ class PictureDecoder:
         latent = self._latents.get(index)
         if latent is None:
             return  # lost: zeros
-        tile, (top, left, bottom, right) = self.layout.grid[index], window.outer
-        row, column = tile.y // STRIDE, tile.x // STRIDE
-        height, width = latent.shape[:2]
-        rows = max(top, row), min(bottom, row + height)
-        columns = max(left, column), min(right, column + width)
+        top, left, bottom, right = window.outer
+        row, column, end_row, end_column = positions_of(self.layout.grid[index])
+        rows = max(top, row), min(bottom, end_row)
+        columns = max(left, column), min(right, end_column)
         target = cells[rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left]
         target.copy_(
             latent[rows[0] - row : rows[1] - row, columns[0] - column : columns[1] - column]

@@ -184,7 +184,7 @@ def _save(image: Image.Image, file: IO[bytes], _filename: str | bytes) -> None:
         raise ValueError(f"lossless {asked['lossless']!r}: give True, False or None") from error
     options = {key: asked[key] for key in _OPTIONS if asked.get(key) is not None}
     try:
-        picture = api.picture_of(_as_asked(image))
+        picture = api.from_pillow(_as_asked(image))
         data = api.compress(picture, lossless=lossless, **options)
     except ConfigError as error:
         raise ValueError(str(error)) from error

@@ -54,7 +54,7 @@ class Engine(Protocol):
         """
 
 
-class Processes:
+class LocalProcesses:
     """Processes of this machine; results come in the order of the items.
 
     Args:

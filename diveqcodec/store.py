@@ -68,10 +68,6 @@ class Remote:
         """The same with another name."""
         return self.parent / name
 
-    def with_suffix(self, suffix: str) -> Remote:
-        """The same with another suffix."""
-        return self.with_name(self.name.removesuffix(self.suffix) + suffix)
-
     def relative_to(self, folder: Remote) -> PurePosixPath:
         """What the path has behind that of a folder."""
         return PurePosixPath(self.path).relative_to(folder.path)

@@ -14,7 +14,7 @@ from typing import Final, Literal, Protocol
 
 from diveqcodec.errors import ConfigError
 from diveqcodec.image import Picture
-from diveqcodec.psnr import psnr as of_pixels
+from diveqcodec.psnr import psnr
 from diveqcodec.quality import DEFAULT_QUALITY, GAIN_STEPS, HIGHEST, LOWEST
 
 MAX_ENCODES: Final = 8  # at an effort; as a rule three to five are enough
@@ -100,10 +100,10 @@ def search(coder: Compressor, picture: Picture, target: Target, effort: int) -> 
         quality = following
 
 
-def psnr(original: Picture, decoded: Picture) -> float:
+def visible_psnr(original: Picture, decoded: Picture) -> float:
     """PSNR in dB of what can be seen of a picture; infinite where that is the same."""
     seen = None if original.alpha is None else original.alpha > 0
-    return of_pixels(original.pixels, decoded.pixels, seen)
+    return psnr(original.pixels, decoded.pixels, seen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ class _Hunt:
         """Make a file."""
         data = self._coder.compress(self._picture, quality, self._effort)
         if self._is_psnr:
-            height = psnr(self._picture, self._coder.decompress(data))
+            height = visible_psnr(self._picture, self._coder.decompress(data))
         else:
             height = math.log(len(data))
         self.points.append(_Point(quality, height, data))

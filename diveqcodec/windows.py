@@ -71,8 +71,8 @@ class Networks:
 
     def window(self, tile: Tile, region: Tile) -> Window:
         """The window around a tile within its region; both in pixels."""
-        top, left, bottom, right = _positions(tile)
-        first_row, first_column, last_row, last_column = _positions(region)
+        top, left, bottom, right = positions_of(tile)
+        first_row, first_column, last_row, last_column = positions_of(region)
         margin = self.margin
         outer = (
             max(first_row, top - margin),
@@ -186,7 +186,7 @@ def seen_pixels(picture: Picture, window: Window) -> NDArray[np.uint8]:
     return seen if picture.alpha is None else alpha.fill_hidden(seen, picture.alpha[rows, columns])
 
 
-def _positions(part: Tile) -> Box:
-    """A rectangle of whole tiles in positions."""
+def positions_of(part: Tile) -> Box:
+    """A rectangle of whole tiles in positions: top, left, and below and right of the last ones."""
     bottom, right = part.y + part.height, part.x + part.width
     return part.y // STRIDE, part.x // STRIDE, -(-bottom // STRIDE), -(-right // STRIDE)

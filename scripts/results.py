@@ -36,7 +36,7 @@ from diveqcodec.evaluate.resultfiles import read_results, results_json
 from diveqcodec.evaluate.results import Results, Row
 from diveqcodec.evaluate.trials import Trial
 from diveqcodec.evaluate.trials import measure as measure_trials
-from diveqcodec.processes import Processes
+from diveqcodec.processes import LocalProcesses
 from diveqcodec.store import Place
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,7 +81,7 @@ def measure(
     target.mkdir(parents=True, exist_ok=True)
     for name in names:
         # every codec on its own: what is measured stays measured, whatever comes
-        engine = Processes(jobs) if jobs > 1 else None
+        engine = LocalProcesses(jobs) if jobs > 1 else None
         trials = [_trial(name)]
         measured = measure_trials(trials, files, _show, _refuse, journal=journal, engine=engine)
         (target / f"{name}.json").write_text(results_json(measured.results[0]), "utf-8")

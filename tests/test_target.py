@@ -10,7 +10,7 @@ from diveqcodec.codec import Codec
 from diveqcodec.container import bitstream
 from diveqcodec.errors import ConfigError
 from diveqcodec.image import Picture
-from diveqcodec.target import MAX_ENCODES, Target, psnr, search
+from diveqcodec.target import MAX_ENCODES, Target, search, visible_psnr
 from tests.support.places import ROOT
 from tests.support.tiny import drawn, picture_of
 
@@ -72,7 +72,7 @@ def test_psnr_from_above(wanted: float, bend: float) -> None:
     found = search(coder, PICTURE, Target("psnr", wanted), 5)
     assert found.is_reached
     assert wanted <= found.value <= wanted + 0.05
-    assert found.value == psnr(PICTURE, coder.decompress(found.data))
+    assert found.value == visible_psnr(PICTURE, coder.decompress(found.data))
     assert found.encodes <= 6
 
 
@@ -142,9 +142,9 @@ def test_psnr_is_of_what_can_be_seen() -> None:
     alpha[0] = 0
     other = pixels.copy()
     other[0] = 255
-    assert psnr(Picture(pixels, alpha), Picture(other)) == math.inf
+    assert visible_psnr(Picture(pixels, alpha), Picture(other)) == math.inf
     other[1, 0] = 51
-    assert psnr(Picture(pixels, alpha), Picture(other)) == pytest.approx(
+    assert visible_psnr(Picture(pixels, alpha), Picture(other)) == pytest.approx(
         10 * math.log10(25 * 12), abs=1e-9
     )
 
@@ -159,11 +159,11 @@ def test_a_real_codec(codec: Codec, share: float) -> None:
     assert found.encodes <= 6
     assert bitstream.read_header(found.data).width == 160
     assert codec.compress(picture, found.quality, 5) == found.data
-    sharp = psnr(picture, codec.decompress(found.data))
+    sharp = visible_psnr(picture, codec.decompress(found.data))
     found = search(codec, picture, Target("psnr", sharp), 5)
     # The tiny model's PSNR goes up and down with quality by more than the tolerance.
     assert abs(found.value - sharp) <= 0.5
-    assert found.value == psnr(picture, codec.decompress(found.data))
+    assert found.value == visible_psnr(picture, codec.decompress(found.data))
     assert found.encodes <= MAX_ENCODES
 
 

@@ -147,7 +147,7 @@ def plan(
     Raises:
         Misuse: several inputs for one output, or standard output is a terminal.
     """
-    is_several = are_several(inputs)
+    is_several = may_make_several(inputs)
     if output == STREAM or (output is None and list(inputs) == [STREAM]):
         if is_several:
             raise Misuse("-o - takes one input; name a folder with -o for several")
@@ -227,10 +227,10 @@ def _results(
 
     check_places(jobs)
     if cluster is None:
-        from diveqcodec.processes import Processes
+        from diveqcodec.processes import LocalProcesses
 
         threads = session.threads or max(1, (os.cpu_count() or 1) // count)
-        yield from results(jobs, work, session, Processes(count), threads)
+        yield from results(jobs, work, session, LocalProcesses(count), threads)
         return
     from diveqcodec.cluster import connected
 
@@ -307,7 +307,7 @@ def _target(source: Source, output: str | None, is_several: bool, naming: Naming
     return place(output)
 
 
-def are_several(inputs: Sequence[str]) -> bool:
+def may_make_several(inputs: Sequence[str]) -> bool:
     """Whether inputs may make several outputs: there are two or more, or one is a folder."""
     return len(inputs) > 1 or is_folder(inputs[0])
 

@@ -144,9 +144,7 @@ def command(
     """
     check_existing(force, skip_existing)
     check_cluster(cluster, processes, keep_times, [*inputs, output])
-    target = _target({"bpp": target_bpp, "size": target_size, "psnr": target_psnr})
-    if target is not None and lossless == "always":
-        raise Misuse(f"--lossless keeps every pixel: it excludes --target-{target.kind}")
+    target = _target({"bpp": target_bpp, "size": target_size, "psnr": target_psnr}, lossless)
     _check_name(output, inputs)
     sources = batch.expand(inputs, PICTURES, session.console)
     naming = Naming(DVQ_SUFFIX, () if keep_suffix else SUFFIXES, ", or use --keep-suffix")
@@ -178,11 +176,13 @@ def command(
     session.finish(status)
 
 
-def _target(wanted: dict[Literal["bpp", "size", "psnr"], float | None]) -> Target | None:
+def _target(
+    wanted: dict[Literal["bpp", "size", "psnr"], float | None], lossless: Lossless
+) -> Target | None:
     """The target asked for, if any.
 
     Raises:
-        Misuse: several, one beside `-q`, or one that no file has.
+        Misuse: several, one beside `-q` or `--lossless`, or one that no file has.
     """
     asked = [(kind, value) for kind, value in wanted.items() if value is not None]
     if not asked:
@@ -192,6 +192,8 @@ def _target(wanted: dict[Literal["bpp", "size", "psnr"], float | None]) -> Targe
     names += ["-q"] * (source is click.core.ParameterSource.COMMANDLINE)
     if len(names) > 1:
         raise Misuse(f"{' and '.join(names)} exclude each other; use one of them")
+    if lossless == "always":
+        raise Misuse(f"--lossless keeps every pixel: it excludes {names[0]}")
     from diveqcodec.target import Target
 
     try:
@@ -206,7 +208,11 @@ def _check_name(output: str | None, inputs: tuple[str, ...]) -> None:
     Raises:
         Misuse: it is.
     """
-    if output in (None, STREAM) or batch.are_several(inputs) or batch.is_folder_name(output or ""):
+    if (
+        output in (None, STREAM)
+        or batch.may_make_several(inputs)
+        or batch.is_folder_name(output or "")
+    ):
         return
     path = Path(output or "")
     if path.suffix.lower() in SUFFIXES:

@@ -183,7 +183,7 @@ def _format(output: str | None, inputs: tuple[str, ...], asked: Format | None) -
     if not suffix or batch.is_folder_name(output or ""):
         return asked or "png"
     named = next((one for one in SUFFIX_OF if PICTURE_SUFFIXES.get(suffix) == one), None)
-    if batch.are_several(inputs):
+    if batch.may_make_several(inputs):
         return asked or named or "png"  # a folder to be made, with a dot in its name
     if asked is not None:
         if named != asked and suffix in {DVQ_SUFFIX, *SUFFIXES}:

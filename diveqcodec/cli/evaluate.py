@@ -209,9 +209,9 @@ def _engine(options: _Options) -> Iterator[tuple[Engine | None, int]]:
     elif options.jobs is None or options.jobs == 1:
         yield None, 1
     else:
-        from diveqcodec.processes import Processes
+        from diveqcodec.processes import LocalProcesses
 
-        yield Processes(options.jobs), options.jobs
+        yield LocalProcesses(options.jobs), options.jobs
 
 
 def _trials(session: Session, entry: Entry, options: _Options) -> list[Trial]:

@@ -1,9 +1,9 @@
 """Integer symbols under integer frequencies <-> bytes: the range coder of a tile.
 
-`Encoder` and `Decoder` share the protocol `Coder`, so that the order in which a tile is traversed
-is written once and serves both directions. All that decides how a symbol is read is integer
-arithmetic: frequencies sum to 2^24, and constriction is given weights for which its own scaling
-factor is exactly 1 (see `Tables.model`).
+`Encoder` and `Decoder` share the protocol `EntropyCoder`, so that the order in which a tile is
+traversed is written once and serves both directions. All that decides how a symbol is read is
+integer arithmetic: frequencies sum to 2^24, and constriction is given weights for which its own
+scaling factor is exactly 1 (see `Tables.model`).
 
 It does not know what the symbols mean, where the classes come from, nor the file around a payload.
 """
@@ -88,7 +88,7 @@ class Tables:
         return model
 
 
-class Coder(Protocol):
+class EntropyCoder(Protocol):
     """What a tile's traversal needs: the same calls write symbols or read them."""
 
     def code(self, tables: Tables, classes: IntArray, symbols: IntArray | None) -> Symbols:
@@ -125,7 +125,7 @@ class Encoder:
         self._coder = constriction.stream.queue.RangeEncoder()
 
     def code(self, tables: Tables, classes: IntArray, symbols: IntArray | None) -> Symbols:
-        """See `Coder.code`."""
+        """See `EntropyCoder.code`."""
         values = _checked_values(symbols, len(classes), tables.symbols)
         order, runs = _runs_of_classes(tables, classes)
         in_order = values[order]
@@ -134,7 +134,7 @@ class Encoder:
         return values
 
     def uniform(self, size: int, count: int, values: IntArray | None) -> Symbols:
-        """See `Coder.uniform`."""
+        """See `EntropyCoder.uniform`."""
         _check_uniform(size, count)
         checked = _checked_values(values, count, size)
         if count and size > 1:
@@ -166,7 +166,7 @@ class Decoder:
         self._mirror = constriction.stream.queue.RangeEncoder()
 
     def code(self, tables: Tables, classes: IntArray, symbols: IntArray | None) -> Symbols:
-        """See `Coder.code`."""
+        """See `EntropyCoder.code`."""
         order, runs = _runs_of_classes(tables, classes)
         in_order = np.zeros(len(classes), dtype=np.int32)
         for row, start, stop in runs:
@@ -176,7 +176,7 @@ class Decoder:
         return values
 
     def uniform(self, size: int, count: int, values: IntArray | None) -> Symbols:
-        """See `Coder.uniform`."""
+        """See `EntropyCoder.uniform`."""
         _check_uniform(size, count)
         if not count or size == 1:
             return np.zeros(count, dtype=np.int32)

@@ -19,7 +19,6 @@ from diveqcodec.errors import DamagedError
 CLASSES: Final = 16  # of blocks, by their activity
 TAPS: Final = 12  # coefficients of a class
 LARGEST: Final = 255  # magnitude of a coefficient
-THRESHOLDS: Final = 16
 
 Rows = NDArray[np.int16]
 

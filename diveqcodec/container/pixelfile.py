@@ -16,7 +16,7 @@ from diveqcodec.container import bitstream, lossless
 from diveqcodec.container.bitstream import NO_MODEL, DvqFile, Header, PixelData, Tile
 from diveqcodec.container.canvas import Canvas, Crop, crop_area, meets
 from diveqcodec.container.regions import Map, Rectangle, rectangles
-from diveqcodec.container.salvage import Salvage, describe, read_what_is_whole
+from diveqcodec.container.salvage import Salvage, notices_of, read_what_is_whole
 from diveqcodec.errors import DamagedError
 from diveqcodec.image import Picture
 
@@ -108,7 +108,7 @@ def decompress(data: bytes, crop: Crop | None = None, *, is_partial: bool = Fals
     lost |= {index for index in found.lost if meets(grid[index], area)}
     if lost and not is_partial:
         raise found.error or DamagedError("damaged: a tile is missing")
-    return picture_of(canvas, found.file, describe(found.file, lost))
+    return picture_of(canvas, found.file, notices_of(found.file, lost))
 
 
 def check_front(found: Salvage, *, is_cropped: bool, is_partial: bool) -> None:

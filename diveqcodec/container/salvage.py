@@ -87,7 +87,9 @@ def salvage(data: bytes) -> Salvage:
     return Salvage(assembly.file(), lost, is_front_whole=is_front_whole)
 
 
-def describe(file: DvqFile, lost: Iterable[int], unfiltered: Iterable[int] = ()) -> tuple[str, ...]:
+def notices_of(
+    file: DvqFile, lost: Iterable[int], unfiltered: Iterable[int] = ()
+) -> tuple[str, ...]:
     """A notice for every lost tile, or one whose filters are lost: which, and where it is."""
     grid = tile_grid(file.header.width, file.header.height)
     faults = {index: (": its filters are", "not filtered") for index in unfiltered}

@@ -131,19 +131,9 @@ def evaluate(
     description = str(getattr(codec, "description", ""))
     surroundings = environment()
     notes = Notes(journal, codec.name, description, surroundings)
-    tasks, known = [], dict[tuple[str, float], Row]()
-    for path, name in zip(files, picture_names(files), strict=True):
-        rows = {
-            quality: row
-            for quality, row in notes.rows(path, name, qualities).items()
-            if folders.decoded is None or _decoded_path(folders.decoded, row).exists()
-        }
-        known |= {(name, quality): row for quality, row in rows.items()}
-        for row in rows.values():
-            progress(row)
-        missing = tuple(quality for quality in qualities if quality not in rows)
-        if missing:
-            tasks.append(Task(path, name, missing))
+    tasks, known = _divided(files, qualities, folders, notes)
+    for row in known.values():
+        progress(row)
     done = pool or _Here(codec, progress)
     for task, outcome in done.measure(tasks, folders):
         if isinstance(outcome, Exception):
@@ -161,6 +151,24 @@ def evaluate(
     names = picture_names(files)
     ordered = [known[key] for name in names for q in qualities if (key := (name, q)) in known]
     return Results(codec.name, description, tuple(ordered), surroundings)
+
+
+def _divided(
+    files: Sequence[Place], qualities: Sequence[float], folders: Folders, notes: Notes
+) -> tuple[list[Task], dict[tuple[str, float], Row]]:
+    """What is to be measured, and the rows of a journal whose decoded pictures are there too."""
+    tasks, known = [], dict[tuple[str, float], Row]()
+    for path, name in zip(files, picture_names(files), strict=True):
+        rows = {
+            quality: row
+            for quality, row in notes.rows(path, name, qualities).items()
+            if folders.decoded is None or _decoded_path(folders.decoded, row).exists()
+        }
+        known |= {(name, quality): row for quality, row in rows.items()}
+        missing = tuple(quality for quality in qualities if quality not in rows)
+        if missing:
+            tasks.append(Task(path, name, missing))
+    return tasks, known
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diveqcodec.container.entropy import TOTAL, Coder, Tables, ideal_bits
+from diveqcodec.container.entropy import TOTAL, EntropyCoder, Tables, ideal_bits
 from diveqcodec.errors import DamagedError
 from diveqcodec.exact.prior import GroupRows
 from diveqcodec.exact.weights import CodingLayer, CodingModel
@@ -63,7 +63,7 @@ class TileCoder:
     def __init__(
         self,
         model: CodingModel,
-        coder: Coder,
+        coder: EntropyCoder,
         quality_bin: int,
         size: tuple[int, int],
         source: TileSource | None = None,

@@ -15,6 +15,9 @@ from torch.optim import Optimizer
 from diveqcodec.errors import ConfigError
 from diveqcodec.quantize.processes import from_first_process, sum_over_processes
 
+# Standard deviation of the way from its donor to a moved codeword, relative to the codebook's RMS.
+_DISPLACEMENT = 1e-3
+
 
 def replace_unused(
     unit: Tensor,
@@ -22,7 +25,6 @@ def replace_unused(
     *,
     optimizer: Optimizer | None = None,
     threshold: float = 0.05,
-    jitter: float = 1e-3,
     generator: torch.Generator | None = None,
 ) -> int:
     """Moves rarely used codewords beside used ones, drawn in proportion to their counts; in place.
@@ -33,7 +35,6 @@ def replace_unused(
         optimizer: its state of the moved rows is cleared (Adam's moments belong to the old place,
             and would carry the codeword off at once).
         threshold: a codeword is rarely used when its count is at most this share of the mean count.
-        jitter: standard deviation of the displacement, relative to the codebook's RMS.
         generator: source of the draw, on any device.
 
     Returns:
@@ -57,7 +58,7 @@ def replace_unused(
         weights = weights.masked_fill(is_rare, 0.0).to(device)
         donors = weights.multinomial(len(rare), replacement=True, generator=generator)
         noise = torch.randn(len(rare), unit.shape[1], device=device, generator=generator)
-        size = jitter * unit.square().mean().sqrt()
+        size = _DISPLACEMENT * unit.square().mean().sqrt()
         rare = rare.to(unit.device)
         unit[rare] = unit[donors.to(unit.device)] + size * noise.to(unit)
         from_first_process(unit)

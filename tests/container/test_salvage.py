@@ -7,7 +7,7 @@ import pytest
 
 from diveqcodec.container import bitstream
 from diveqcodec.container.bitstream import DvqFile, Header, PixelData, TileData
-from diveqcodec.container.salvage import describe, read_what_is_whole, salvage
+from diveqcodec.container.salvage import notices_of, read_what_is_whole, salvage
 from diveqcodec.errors import DamagedError, FormatError
 from tests.support.containers import FILTERED, FULL, chunk, header_and_chunks
 
@@ -134,14 +134,14 @@ def test_what_this_program_does_not_know_is_an_error() -> None:
 
 
 def test_lost_tiles_are_described() -> None:
-    assert describe(replace(MIXED), {4, 1}) == (
+    assert notices_of(replace(MIXED), {4, 1}) == (
         "tile 1 of 6 is damaged; its 1076x1024 pixels at 1024,0 are grey",
         "tile 4 of 6 is damaged; its 1024x276 pixels at 0,2048 are grey",
     )
 
 
 def test_lost_filters_are_described() -> None:
-    assert describe(MIXED, {4}, {2, 4}) == (
+    assert notices_of(MIXED, {4}, {2, 4}) == (
         "tile 2 of 6: its filters are damaged; its 1024x1024 pixels at 0,1024 are not filtered",
         "tile 4 of 6 is damaged; its 1024x276 pixels at 0,2048 are grey",
     )

@@ -21,7 +21,7 @@ from diveqcodec.evaluate.results import Results, Row, in_common
 from diveqcodec.evaluate.run import Folders, Listeners, Task, evaluate
 from diveqcodec.evaluate.workers import Workers
 from diveqcodec.image import Picture
-from diveqcodec.processes import Processes
+from diveqcodec.processes import LocalProcesses
 from diveqcodec.store import Place
 from tests.support.learned import ARCHITECTURE, save_checkpoint, with_compressai
 from tests.support.rounding import Dying, Picky, Rounding
@@ -288,14 +288,14 @@ def test_several_processes_find_the_same(files: list[Path], tmp_path: Path) -> N
         together = evaluate(
             *(Picky(), [cut, *files], [8, 1], folders, listeners),
             journal=journal,
-            pool=Workers(Picky, Processes(2)),
+            pool=Workers(Picky, LocalProcesses(2)),
         )
         assert len(journal) == 2
     assert timeless(together) == timeless(alone)
     assert timeless(replace(together, rows=tuple(seen))) == timeless(alone)
     assert sorted(line.partition(":")[0] for line in refused) == ["cut.png", "one.png"]
     tasks = [Task(path, f"{i}.png", (8,)) for i, path in enumerate(files)]
-    dead = list(Workers(Dying, Processes(2)).measure(tasks, folders))
+    dead = list(Workers(Dying, LocalProcesses(2)).measure(tasks, folders))
     assert [task for task, _ in dead] == tasks
     assert all("the process at work on it died" in str(error) for _, error in dead)
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from diveqcodec.codec import Codec
 from diveqcodec.container import bitstream
-from diveqcodec.container.entropy import Coder, Decoder, Encoder, IntArray, Symbols, Tables
+from diveqcodec.container.entropy import Decoder, Encoder, EntropyCoder, IntArray, Symbols, Tables
 from diveqcodec.exact.tile import TileCoder
 from diveqcodec.model.candidates import ESCAPE_LENGTHS
 from diveqcodec.model.dvq import STRIDE
@@ -17,7 +17,7 @@ from diveqcodec.model.dvq import STRIDE
 class Recorder:
     """Passes calls on to another coder and keeps them."""
 
-    inner: Coder
+    inner: EntropyCoder
     symbols: list[Symbols] = field(default_factory=list)
     classes: list[IntArray] = field(default_factory=list)  # empty for uniform values
     sizes: list[int] = field(default_factory=list)  # of the alphabet
