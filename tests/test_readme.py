@@ -197,3 +197,20 @@ def test_contributing_names_files_that_are_there() -> None:
     assert len(names) > 10
     places = (ROOT, PACKAGE, ROOT / "tests")
     assert not [name for name in names if not any((place / name).exists() for place in places)]
+
+
+def test_contributing_names_what_there_is_to_change() -> None:
+    """Classes and functions of the chapter "Change it": each is in the package still."""
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8").partition("## Change it\n")[2]
+    names = set(re.findall(r"`([A-Za-z_.]+)`", text)) - {
+        "quantizer.gradient",
+        "quantize/__init__.py",
+    }
+    found = "\n".join(path.read_text("utf-8") for path in PACKAGE.rglob("*.py"))
+    last = {name.split(".")[-1] for name in names if not name.endswith(".py")}
+    assert last >= {"Gradient", "reconstruct", "PriorLayer"}
+    assert not [
+        name
+        for name in last
+        if not re.search(rf"(?m)^ *(class|def) {name}\b|^{name}\b.* = ", found)
+    ]

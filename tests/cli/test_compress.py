@@ -99,6 +99,10 @@ def test_values_out_of_range_are_wrong_usage(arguments: tuple[object, ...]) -> N
         (["--target-psnr", -1], "target psnr -1: must be above 0"),
         (["--target-bpp", "nan"], "target bpp nan: must be above 0"),
         (["--target-size", 0], "0"),
+        (
+            ["--target-bpp", 1, "--lossless"],
+            "--lossless keeps every pixel: it excludes --target-bpp",
+        ),
     ],
 )
 def test_targets_that_make_no_sense(arguments: list[object], message: str) -> None:
