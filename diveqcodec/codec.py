@@ -17,7 +17,7 @@ from diveqcodec.container.canvas import Crop
 from diveqcodec.container.entropy import Decoder
 from diveqcodec.container.salvage import read_what_is_whole
 from diveqcodec.decoder import PictureDecoder, Wish
-from diveqcodec.encoder import Job, Lossless, PictureEncoder
+from diveqcodec.encoder import CodingJob, Lossless, PictureEncoder
 from diveqcodec.errors import ConfigError, ModelError
 from diveqcodec.exact.tile import Tally, TileCoder
 from diveqcodec.exact.weights import CodingModel, check_training
@@ -193,15 +193,15 @@ class Codec:
         lossless: Lossless,
         tally: Tally | None,
         progress: Progress | None = None,
-    ) -> Job:
+    ) -> CodingJob:
         refiner = None
         if effort in ROUNDS:
             if self._trained is None:
                 self._trained = trainable(self.model)
             refiner = Refiner(self._trained, ROUNDS[effort])
         rate, workers = EFFORTS[effort], self.workers
-        return Job(gain, rate, effort, lossless, tally, progress, workers, refiner)
+        return CodingJob(gain, rate, effort, lossless, tally, progress, workers, refiner)
 
-    def _compress(self, picture: Picture, job: Job) -> bytes:
+    def _compress(self, picture: Picture, job: CodingJob) -> bytes:
         networks = Networks(self.model, self.networks)
         return PictureEncoder(networks, picture, job).run()

@@ -38,7 +38,7 @@ _CHUNK_BITS = 8 * 11  # of the container, for a tile
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class CodingJob:
     """How a picture is to be coded.
 
     Attributes:
@@ -81,7 +81,7 @@ class _Trial:
 class PictureEncoder:
     """Codes one picture."""
 
-    def __init__(self, networks: Networks, picture: Picture, job: Job) -> None:
+    def __init__(self, networks: Networks, picture: Picture, job: CodingJob) -> None:
         self.networks, self.picture, self.job = networks, picture, job
         self.model = networks.model
         self.header = pixelfile.header_of(picture, self.model.model_id, job.gain)

@@ -106,7 +106,7 @@ class FilterSearch:
         totals: list[list[Sums]] = []
         area = 0
         for part in parts:
-            window = wiener.Window.of(part.decoded)
+            window = wiener.BlockWindow.of(part.decoded)
             found = [
                 [filterfit.sums(window, part.target, component, one, part.seen) for one in several]
                 for component, several in enumerate(thresholds)

@@ -229,6 +229,16 @@ def test_cheap_rooms_start_without_torch() -> None:
     assert run.stdout.strip() == "[]", run.stdout + run.stderr
 
 
+def test_a_public_class_has_a_name_of_its_own() -> None:
+    """So that a name found anywhere is one thing; private ones belong to their module."""
+    homes: dict[str, list[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(module_name(path))
+    assert not {name: places for name, places in homes.items() if len(places) > 1}
+
+
 def test_no_test_imports_from_another() -> None:
     """What tests share stands in tests/support, so that each module of tests can be read alone."""
     folder = ROOT / "tests"

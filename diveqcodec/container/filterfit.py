@@ -23,7 +23,7 @@ from diveqcodec.container.filters import (
     best_parameter,
     rice_bits,
 )
-from diveqcodec.container.wiener import BLOCK, HALO, SCALE, TURNS, Window, threshold_of
+from diveqcodec.container.wiener import BLOCK, HALO, SCALE, TURNS, BlockWindow, threshold_of
 
 Floats = NDArray[np.float64]
 
@@ -62,7 +62,7 @@ class Sums:
 
 
 def sums(
-    window: Window,
+    window: BlockWindow,
     target: NDArray[np.uint8],
     component: int,
     threshold: int,

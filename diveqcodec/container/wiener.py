@@ -6,7 +6,7 @@ threshold; with both, a Wiener filter smooths one and keeps, or sharpens, the ot
 pixels are of a class by their activity, and the taps turn with the direction in which a block
 varies most. Everything is computed from pixels of 8 bits that no filter has touched.
 
-`Window` is what encoder and decoder share; it knows nothing of bytes or networks.
+`BlockWindow` is what encoder and decoder share; it knows nothing of bytes or networks.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def threshold_of(number: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class BlockWindow:
     """Some rows and columns of blocks, and `HALO` pixels on each side of them.
 
     Attributes:
@@ -60,7 +60,7 @@ class Window:
     turns: NDArray[np.intp]
 
     @classmethod
-    def of(cls, pixels: Pixels) -> Window:
+    def of(cls, pixels: Pixels) -> BlockWindow:
         """Of pixels with their halo."""
         components = _components(pixels)
         classes, turns = _classified(components[0])
@@ -108,12 +108,12 @@ def filtered(pixels: Pixels, filters: Filters) -> Pixels:
     result = np.empty((height, width, pixels.shape[2]), np.uint8)
     for top in range(0, height, _BAND):
         rows = min(_BAND, height - top)
-        window = Window.of(pixels[top : top + rows + 2 * HALO])
+        window = BlockWindow.of(pixels[top : top + rows + 2 * HALO])
         result[top : top + rows] = _filtered(window, filters)
     return result
 
 
-def _filtered(window: Window, filters: Filters) -> Pixels:
+def _filtered(window: BlockWindow, filters: Filters) -> Pixels:
     """A band of pixels."""
     inner = window.pixels[HALO:-HALO, HALO:-HALO]
     total = inner.transpose(2, 0, 1).astype(np.int32) << SCALE
@@ -136,7 +136,7 @@ def _filtered(window: Window, filters: Filters) -> Pixels:
 
 
 def _correction(
-    window: Window, component: int, threshold: int, rows: NDArray[np.int16]
+    window: BlockWindow, component: int, threshold: int, rows: NDArray[np.int16]
 ) -> NDArray[np.int32]:
     """What a filter adds, times 2^SCALE: below 2^25, whatever it is."""
     table = rows[:, TURNS].reshape(CLASSES * 4, TAPS).T.astype(np.int32)

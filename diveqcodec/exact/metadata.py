@@ -20,7 +20,7 @@ TRAINING = "training."  # how tensors are named that only training, or refinemen
 VERSION = 1  # of weights
 
 
-def read_header(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
     """The JSON object of any safetensors file of this program; the tensors are not read.
 
     Raises:
@@ -42,7 +42,7 @@ def read_info(path: Path) -> dict[str, Any]:
         ModelError: missing, damaged, of another version, or not weights of diveq.
     """
     try:
-        info = read_header(path)
+        info = read_object(path)
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such file") from error
     except (OSError, SafetensorError) as error:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from diveqcodec.atomic import replacing
 from diveqcodec.errors import TrainingError
 from diveqcodec.exact import tensorfile
-from diveqcodec.exact.metadata import read_header
+from diveqcodec.exact.metadata import read_object
 from diveqcodec.exact.tensorfile import part
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -115,7 +115,7 @@ def _write(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> None
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
-        info, tensors = read_header(path), tensorfile.read(path)
+        info, tensors = read_object(path), tensorfile.read(path)
     except FileNotFoundError as error:
         raise TrainingError(f"{path}: no such checkpoint") from error
     except (KeyError, ValueError) as error:

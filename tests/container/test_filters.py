@@ -84,7 +84,7 @@ def test_filters_that_are_found_save_more_than_they_cost(colours: int) -> None:
     target = drawn(128, 160, seed=9)[..., :colours]
     noise = np.random.default_rng(0).normal(0, 6, target.shape)
     decoded = (target + noise).round().clip(0, 255).astype(np.uint8)
-    window = wiener.Window.of(padded(decoded))
+    window = wiener.BlockWindow.of(padded(decoded))
     seen = np.ones(target.shape[:2], np.bool_)
     sums = [[filterfit.sums(window, target, i, 6, seen)] for i in range(colours)]
     price = 0.2
@@ -97,7 +97,7 @@ def test_filters_that_are_found_save_more_than_they_cost(colours: int) -> None:
     assert after < 0.6 * before  # smooth ground with noise: much of it goes
     # What costs more than it saves is not sent; nor is anything where nothing is missing.
     assert filterfit.best(sums, 1e-9) == (None,) * colours
-    window = wiener.Window.of(padded(target))
+    window = wiener.BlockWindow.of(padded(target))
     sums = [[filterfit.sums(window, target, i, 6, seen)] for i in range(colours)]
     assert filterfit.best(sums, 1e3) == (None,) * colours
 
@@ -107,7 +107,7 @@ def test_sums_say_what_is_saved() -> None:
     target = drawn(96, 96, seed=4)
     decoded = (target + np.random.default_rng(1).normal(0, 5, target.shape)).clip(30, 220)
     decoded = decoded.round().astype(np.uint8)
-    window = wiener.Window.of(padded(decoded))
+    window = wiener.BlockWindow.of(padded(decoded))
     seen = np.ones((96, 96), np.bool_)
     rows = np.random.default_rng(2).integers(-12, 13, (CLASSES, TAPS)).astype(np.int16)
     for component, weight in enumerate((3, 2, 6)):
@@ -126,7 +126,7 @@ def test_pixels_that_are_not_seen_do_not_count() -> None:
     target, decoded = drawn(64, 64, seed=5), drawn(64, 64, seed=6)
     seen = np.zeros((64, 64), np.bool_)
     seen[:30, 7:] = True
-    window = wiener.Window.of(padded(decoded))
+    window = wiener.BlockWindow.of(padded(decoded))
     other = np.where(seen[..., None], target, 255 - target)
     sums = [filterfit.sums(window, x, 0, 4, seen) for x in (target, other)]
     assert np.array_equal(sums[0].moments, sums[1].moments)
@@ -139,7 +139,7 @@ def test_a_share_that_was_seen_is_doubted() -> None:
     decoded = random.integers(100, 130, (64, 64, 1)).astype(np.uint8)
     target = random.integers(100, 130, (64, 64, 1)).astype(np.uint8)
     target = ((decoded.astype(int) + target) // 2).astype(np.uint8)
-    window = wiener.Window.of(padded(decoded))
+    window = wiener.BlockWindow.of(padded(decoded))
     sums = [[filterfit.sums(window, target, 0, 6, np.ones((64, 64), np.bool_))]]
     bits = [len(pack(filterfit.best(sums, 0.05, share))) for share in (1.0, 0.5, 0.1)]
     assert bits[0] >= bits[1] >= bits[2]

@@ -154,7 +154,7 @@ def test_all_classes_and_turns_occur() -> None:
     turns: set[int] = set()
     for seed in range(3):
         halo = np.pad(region_of(48, 32, 3, seed), ((3, 3), (3, 3), (0, 0)), mode="edge")
-        window = wiener.Window.of(halo)
+        window = wiener.BlockWindow.of(halo)
         classes |= set(window.classes.ravel().tolist())
         turns |= set(window.turns.ravel().tolist())
     assert turns == {0, 1, 2, 3}
