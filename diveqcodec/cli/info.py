@@ -59,6 +59,8 @@ def _info(inputs: tuple[str, ...], job: Job, session: Session) -> Outcome:
         "lossless_tiles": sum(tile is None for tile in file.tiles),
         "tile_bytes": sum(len(tile.payload) for tile in file.tiles if tile is not None),
         "alpha_bytes": sum(len(tile.alpha or b"") for tile in file.tiles if tile is not None),
+        "filtered_tiles": sum(bool(tile.filters) for tile in file.tiles if tile is not None),
+        "filter_bytes": sum(len(tile.filters or b"") for tile in file.tiles if tile is not None),
         "lossless_bytes": sum(len(part.packed) for part in file.lossless),
         "metadata_bytes": metadata,
     }
@@ -76,6 +78,10 @@ def _line(record: dict[str, Any]) -> str:
     tiles = "1 tile" if record["tiles"] == 1 else f"{record['tiles']} tiles"
     if 0 < record["lossless_tiles"] < record["tiles"]:
         tiles += f" ({record['lossless_tiles']} lossless)"
+    filters = []
+    if record["filtered_tiles"]:
+        of = "" if record["tiles"] == 1 else f" in {record['filtered_tiles']}"
+        filters = [f"filters{of} {record['filter_bytes']:,} B"]
     how = ["lossless"]
     if record["model_id"] is not None:
         how = [f"quality {record['quality']:g}", f"model {record['model_id']} ({model})"]
@@ -87,6 +93,7 @@ def _line(record: dict[str, Any]) -> str:
         f"{record['bpp']:.3f} bpp",
         *how,
         tiles,
+        *filters,
         *(f"{name} {size:,} B" for name, size in record["metadata_bytes"].items()),
     ]
     return "   ".join(parts)
