@@ -111,7 +111,7 @@ class PictureDecoder:
 
     @torch.inference_mode()
     def _latent(self, index: int) -> tuple[Tensor, Pixels | None] | None:
-        """Latent `[h, w, C]` in cells and transparency of a tile; None if it is lost."""
+        """Latent `[h, w, C]`, as it is kept, and transparency of a tile; None if it is lost."""
         tile, data = self.layout.grid[index], self.file.tiles[index]
         try:
             if data is None:
@@ -130,7 +130,7 @@ class PictureDecoder:
             if not self.wish.is_partial:
                 raise
             return None
-        return latent.float() * 2.0**-GRID_BITS, transparency
+        return _kept(latent), transparency
 
     @torch.inference_mode()
     def _paint(self, canvas: Canvas, index: int, window: Window, needs: list[int]) -> None:
@@ -141,6 +141,7 @@ class PictureDecoder:
             cells = torch.zeros(bottom - top, right - left, self.networks.model.config.channels)
             for other in needs:
                 self._copy(cells, window, other)
+            cells *= 2.0**-GRID_BITS
             pixels = self.networks.pixels(
                 cells,
                 window,
@@ -182,3 +183,13 @@ class PictureDecoder:
         target.copy_(
             latent[rows[0] - row : rows[1] - row, columns[0] - column : columns[1] - column]
         )
+
+
+def _kept(latent: Tensor) -> Tensor:
+    """A latent in units of 2^-8 cells, as 16-bit integers unless they are too few.
+
+    Two rows of tiles wait for each other: of a picture of 100 megapixels that is .15 GB, and would
+    be .3 GB as floats.
+    """
+    short = latent.short()
+    return short if torch.equal(short.to(latent.dtype), latent) else latent

@@ -254,9 +254,13 @@ def large(path: Path, model: Path, quality: float, megapixels: int, threads: int
     codec.decompress(codec.compress(small, quality))  # warm: libraries keep what they built
     height = round((megapixels * 1e6 / 1.5) ** 0.5)
     width = round(megapixels * 1e6 / height)
-    h, w, _ = small.pixels.shape
-    pixels = np.tile(small.pixels, (-(-height // h), -(-width // w), 1))[:height, :width]
-    picture = Picture(np.ascontiguousarray(pixels), None, None, None, None)
+    h, w = small.pixels.shape[:2]
+    pixels = np.empty((height, width, small.pixels.shape[2]), np.uint8)
+    for top in range(0, height, h):  # no second array of all pixels: it would count as ours
+        for left in range(0, width, w):
+            part = pixels[top : top + h, left : left + w]
+            part[:] = small.pixels[: part.shape[0], : part.shape[1]]
+    picture = Picture(pixels, None, None, None, None)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     cores = time.process_time()
     start = time.perf_counter()

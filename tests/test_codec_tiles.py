@@ -272,6 +272,7 @@ def test_latents_are_forgotten_when_nobody_waits_for_them(codec: Codec, monkeypa
     def counted(self, *arguments):
         nonlocal most
         most = max(most, len(self._latents))
+        assert {latent.dtype for latent in self._latents.values()} == {torch.int16}
         paint(self, *arguments)
         if self._uses and not any(self._uses.values()):
             assert not self._latents
@@ -279,3 +280,13 @@ def test_latents_are_forgotten_when_nobody_waits_for_them(codec: Codec, monkeypa
     monkeypatch.setattr(PictureDecoder, "_paint", counted)
     codec.decompress(data)
     assert most <= 6  # of ten: three rows of two
+
+
+@pytest.mark.parametrize("value", [-(2**15), 2**15 - 1, -(2**15) - 1, 2**15, 2**24])
+def test_latents_that_16_bits_cannot_hold_are_kept_as_they_are(value: int) -> None:
+    from diveqcodec.decoder import _kept
+
+    latent = torch.tensor([[[0, value]]])
+    kept = _kept(latent)
+    assert (kept.dtype == torch.int16) == (-(2**15) <= value < 2**15)
+    assert kept.tolist() == latent.tolist()
