@@ -7,7 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def files_below(folder: Path, refused: Callable[[OSError], None]) -> list[Path]:
+def files_below(
+    folder: Path,
+    refused: Callable[[OSError], None],
+    linked: Callable[[Path], None] | None = None,
+) -> list[Path]:
     """Files below `folder`, recursively, in the order of their paths.
 
     Hidden files and folders are left out, and so are devices and pipes; a link that leads nowhere
@@ -16,10 +20,14 @@ def files_below(folder: Path, refused: Callable[[OSError], None]) -> list[Path]:
     Args:
         folder: where to look.
         refused: called with the error of every folder that cannot be read.
+        linked: called with every link to a folder.
     """
     found = []
     for root, folders, names in os.walk(folder, onerror=refused):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in folders:
+            if linked is not None and (path := Path(root, name)).is_symlink():
+                linked(path)
         paths = [Path(root, name) for name in names if not name.startswith(".")]
         found += [path for path in paths if path.is_file() or not path.exists()]
     return sorted(found)

@@ -18,6 +18,8 @@ from diveqcodec.psnr import psnr
 from diveqcodec.quality import DEFAULT_QUALITY, GAIN_STEPS, HIGHEST, LOWEST
 
 MAX_ENCODES: Final = 8  # at an effort; as a rule three to five are enough
+MAX_QUICK_ENCODES: Final = 16  # of a small picture, whose curves have steps and bends
+SMALL: Final = 1 << 16  # pixels
 
 _QUICK: Final = 5  # the effort with which the search for a higher one begins
 _STEP: Final = (HIGHEST - LOWEST) / GAIN_STEPS  # of quality: the gain index is that fine
@@ -91,10 +93,12 @@ def search(coder: Compressor, picture: Picture, target: Target, effort: int) -> 
         near = search(coder, picture, target, _QUICK)
         quality, encodes = near.quality, near.encodes
     hunt = _Hunt(coder, picture, target, effort)
+    height, width = picture.pixels.shape[:2]
+    limit = MAX_QUICK_ENCODES if height * width <= SMALL and effort <= _QUICK else MAX_ENCODES
     while True:
         hunt.attempt(quality)
         following = hunt.following()
-        if following is None or len(hunt.points) >= MAX_ENCODES:
+        if following is None or len(hunt.points) >= limit:
             found = hunt.best()
             return replace(found, encodes=found.encodes + encodes)
         quality = following
@@ -173,11 +177,18 @@ class _Hunt:
         return Found(chosen.data, chosen.quality, value, bool(good), len(self.points))
 
     def _between(self, below: _Point, above: _Point, aim: float) -> float:
-        """Interpolated linearly; in the middle where that has failed to narrow it down."""
-        is_stuck = len(self.points) >= 5 and len(self.points) % 2 == 1
+        """Interpolated linearly by the Illinois rule; in the middle where that is not possible.
+
+        An end that stays, because the last points all lay on the other side, counts half as far
+        from the aim for each of them: else a bend of the curve would hold it there.
+        """
         share = 0.5
-        if math.isfinite(above.height) and not is_stuck:
-            share = (aim - below.height) / (above.height - below.height)
+        if math.isfinite(above.height):
+            low, high = aim - below.height, above.height - aim
+            sides = [point.height > self._high for point in reversed(self.points)]
+            again = next((i for i, side in enumerate(sides) if side != sides[0]), len(sides)) - 1
+            low, high = (low / 2**again, high) if sides[0] else (low, high / 2**again)
+            share = low / (low + high)
         width = above.quality - below.quality
         margin = min(_STEP / width, 0.5)
         return below.quality + width * min(1 - margin, max(margin, share))

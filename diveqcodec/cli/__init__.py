@@ -21,7 +21,7 @@ from diveqcodec.cli import (
     thumbnail,
     train,
 )
-from diveqcodec.cli.console import describe
+from diveqcodec.cli.console import describe, one_line
 from diveqcodec.cli.options import CONTEXT
 from diveqcodec.errors import DiveqError
 
@@ -34,7 +34,7 @@ class _Group(click.Group):
         try:
             return super().invoke(context)
         except DiveqError as error:
-            raise click.ClickException(describe(error)) from error
+            raise click.ClickException(one_line(describe(error))) from error
 
 
 @click.group(cls=_Group, context_settings=CONTEXT)

@@ -89,13 +89,16 @@ def _sifted(folder: Place, kind: FileKind, console: Console) -> list[Source]:
 
     Those of a store are told by their names: to open each one would take hours.
     """
-    chosen, others = [], []
-    for source in _below(folder):
+    chosen, others, links = [], [], list[Path]()
+    for source in _below(folder, links):
         assert source.path is not None
         if source.problem is not None or kind.is_one(source.path):
             chosen.append(source)
         elif source.path.suffix.lower() != kind.output_suffix:
             others.append(source)
+    if links:
+        more = f" and {len(links) - 1} more" * (len(links) > 1)
+        console.note(f"{links[0]}{more}: links to folders are not followed; give them as inputs")
     if not chosen:
         raise DiveqError(f"{folder}: contains no {kind.plural}")
     if others:
@@ -106,8 +109,11 @@ def _sifted(folder: Place, kind: FileKind, console: Console) -> list[Source]:
     return chosen
 
 
-def _below(folder: Place) -> list[Source]:
-    """Files below a folder, sorted and not hidden, and what cannot be looked into."""
+def _below(folder: Place, links: list[Path]) -> list[Source]:
+    """Files below a folder, sorted and not hidden, and what cannot be looked into.
+
+    Links to folders, which are not followed, are added to `links`.
+    """
     found: list[Source] = []
     if isinstance(folder, Remote):
         return [
@@ -120,7 +126,7 @@ def _below(folder: Place) -> list[Source]:
         path = Path(error.filename)
         found.append(Source(str(path), path, folder, f"cannot be read: {reason(error)}"))
 
-    files = files_below(folder, refused)
+    files = files_below(folder, refused, links.append)
     found += [Source(str(path), path, folder) for path in files]
     return sorted(found, key=lambda source: Path(source.name))
 
@@ -145,8 +151,11 @@ def plan(
         naming: Of outputs that are not named.
 
     Raises:
-        Misuse: several inputs for one output, or standard output is a terminal.
+        Misuse: several inputs for one output, an empty name of one, or standard output is a
+            terminal.
     """
+    if output == "":  # an unset variable, as for inputs
+        raise Misuse("-o is an empty name; give a file, a folder, or -")
     is_several = may_make_several(inputs)
     if output == STREAM or (output is None and list(inputs) == [STREAM]):
         if is_several:
@@ -175,6 +184,7 @@ def run(
     processes: int | None = None,
     cluster: str | None = None,
     skips_existing: bool = False,
+    begins: bytes = b"",
     is_summed: bool = True,
 ) -> int:
     """Do the jobs, whatever happens to each; the exit status, 0 or 1.
@@ -186,7 +196,8 @@ def run(
         processes: How many work at the same time; by default one, or as many as a cluster of this
             machine has cores.
         cluster: The address of a cluster that does it.
-        skips_existing: Pass over jobs whose output is there already.
+        skips_existing: Pass over jobs whose output is there already; an empty file is none.
+        begins: What an output begins with; one that does not is an error, not passed over.
         is_summed: Say at the end of several jobs what became of them.
     """
     start, console = time.perf_counter(), session.console
@@ -194,6 +205,9 @@ def run(
     waiting, present = [], Present()
     for job in jobs:
         if skips_existing and job.target is not None and _is_there(job.target, present):
+            if (remaining := _doubtful(job, job.target, begins)) is not None:
+                waiting.append(remaining)
+                continue
             total.skipped += 1
             skipped = {"input": job.source.name, "output": job.target_name, "skipped": True}
             console.record(skipped)
@@ -207,6 +221,26 @@ def run(
     if is_summed and len(jobs) > 1:
         console.line(total.line(time.perf_counter() - start))
     return 1 if total.failed else 0
+
+
+def _doubtful(job: Job, target: Place, begins: bytes) -> Job | None:
+    """The job, if what is there in place of its output is empty, or something else; else None.
+
+    Nothing is lost by writing over an empty file. Files of stores are not looked into.
+    """
+    try:
+        if isinstance(target, Remote) or not target.is_file():
+            return None
+        with target.open("rb") as file:
+            head = file.read(max(1, len(begins)))
+    except OSError:  # it is there, and may be whole
+        return None
+    if not head:
+        return replace(job, is_new=True)
+    if not head.startswith(begins):
+        problem = f"{target} is there, but is something else; use -f to overwrite"
+        return replace(job, problem=problem)
+    return None
 
 
 def _is_there(target: Place, present: Present) -> bool:

@@ -15,7 +15,7 @@ import click
 from diveqcodec.cli import batch, completion
 from diveqcodec.cli.batch import Naming
 from diveqcodec.cli.console import Misuse
-from diveqcodec.cli.files import STREAM, read_remote, read_stdin
+from diveqcodec.cli.files import STREAM, is_pipe, read_remote, read_stdin
 from diveqcodec.cli.jobs import Job, Outcome, Writing, store
 from diveqcodec.cli.kinds import DVQ_SUFFIX, PICTURES
 from diveqcodec.cli.options import (
@@ -30,6 +30,7 @@ from diveqcodec.cli.options import (
     session_options,
 )
 from diveqcodec.cli.tiles import compressed, lossless_options
+from diveqcodec.container.bitstream import MAGIC
 from diveqcodec.errors import ConfigError, DiveqError, ImageError
 from diveqcodec.exact.metadata import check_training
 from diveqcodec.image.kinds import SUFFIXES
@@ -172,6 +173,7 @@ def command(
         processes=processes,
         cluster=cluster,
         skips_existing=skip_existing,
+        begins=MAGIC,
     )
     session.finish(status)
 
@@ -305,8 +307,9 @@ def _coded(
     notices: tuple[str, ...] = ()
     if not found.is_reached:
         form = {"size": "{:,.0f} B", "bpp": "{:.4f} bpp", "psnr": "{:.2f} dB"}[target.kind]
-        nearest, wanted = form.format(found.value), form.format(target.value)
-        notices = (f"{nearest} is the nearest possible to the target of {wanted}",)
+        nearest = form.format(found.value) if math.isfinite(found.value) else "every pixel exact"
+        wanted = form.format(target.value)
+        notices = (f"{nearest} is the nearest found to the target of {wanted}",)
     record = {
         f"target_{target.kind}": target.value,
         "is_target_reached": found.is_reached,
@@ -322,8 +325,11 @@ def _load(job: Job, settings: _Settings) -> tuple[Picture, int]:
     from diveqcodec import image
 
     path, name = job.source.path, job.source.name
-    if not isinstance(path, Path):  # its size is known when it is read
-        data = read_stdin() if path is None else read_remote(path)
+    if not isinstance(path, Path) or is_pipe(path):  # its size is known when it is read
+        if isinstance(path, Path):
+            data = path.read_bytes()
+        else:
+            data = read_stdin() if path is None else read_remote(path)
         return image.load(BytesIO(data), name=name, strict=settings.is_strict), len(data)
     try:
         return image.load(path, name=name, strict=settings.is_strict), path.stat().st_size

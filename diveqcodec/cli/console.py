@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import traceback
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -28,7 +29,7 @@ class Misuse(click.UsageError):
 
     def show(self, file: Any = None) -> None:
         """Print the message."""
-        click.echo(f"Error: {self.format_message()}", file=file or sys.stderr)
+        click.echo(f"Error: {one_line(self.format_message())}", file=file or sys.stderr)
 
 
 class OutputError(DiveqError):
@@ -71,17 +72,17 @@ class Console:
     def line(self, text: str) -> None:
         """A sentence about what was done."""
         if not (self.is_quiet or self.is_json):
-            self._write(text)
+            self._write(one_line(text))
 
     def detail(self, text: str) -> None:
         """Something for those who said -v."""
         if self.verbosity and not self.is_quiet:
-            self._write(text)
+            self._write(one_line(text))
 
     def note(self, text: str) -> None:
         """Something that the user may not expect, and that is no error."""
         if not self.is_quiet:
-            self._write(f"Note: {text}")
+            self._write(f"Note: {one_line(text)}")
 
     def repeat(self, line: str) -> None:
         """What another process would have said."""
@@ -94,21 +95,21 @@ class Console:
             if isinstance(cause, BaseException):
                 cause = "".join(traceback.format_exception(cause)).rstrip()
             self._write(cause)
-        self._write(f"Error: {text}")
+        self._write(f"Error: {one_line(text)}")
 
     def record(self, values: dict[str, Any]) -> None:
         """One JSON object on a line of stdout, if JSON was asked for."""
         if self.is_json:
             text = json.dumps(values, ensure_ascii=False, allow_nan=False)
             try:
-                text.encode(sys.stdout.encoding or "utf-8")
+                text.encode(_encoding())
             except UnicodeError:  # a file's name that is not UTF-8, or a terminal that is not
                 text = json.dumps(values, allow_nan=False)
             _print(text)
 
     def result(self, text: str) -> None:
         """What the command was run for, on stdout."""
-        encoding = sys.stdout.encoding or "utf-8"
+        encoding = _encoding()
         _print(text.encode(encoding, "backslashreplace").decode(encoding))
 
     @contextlib.contextmanager
@@ -117,7 +118,8 @@ class Console:
 
         There is no bar for a single thing, below another bar, nor where stderr is no terminal.
         """
-        if total < 2 or self.is_quiet or self._bar is not None or not sys.stderr.isatty():
+        is_seen = sys.stderr is not None and sys.stderr.isatty()
+        if total < 2 or self.is_quiet or self._bar is not None or not is_seen:
             yield lambda _more: None
             return
         from tqdm import tqdm
@@ -138,12 +140,19 @@ class Console:
             self._bar.write(text, file=sys.stderr)
 
 
+def _encoding() -> str:
+    """Of stdout, which may be closed."""
+    return (sys.stdout and sys.stdout.encoding) or "utf-8"
+
+
 def _print(text: str) -> None:
     """Write a line to stdout, now.
 
     Raises:
         OutputError: it cannot be written; a closed pipe stays BrokenPipeError.
     """
+    if sys.stdout is None:
+        raise OutputError("<stdout>: cannot be written: it is closed")
     try:
         click.echo(text)
         sys.stdout.flush()
@@ -172,6 +181,21 @@ class _Handler(logging.Handler):
         """Say one line of the log."""
         say = self._console.note if record.levelno >= logging.WARNING else self._console.detail
         say(record.getMessage())
+
+
+def one_line(text: str) -> str:
+    """A text with its control characters escaped, as names of files may have them.
+
+    They would break the line, or tell the terminal to do things.
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else _escaped(one) for one in text)
+
+
+def _escaped(character: str) -> str:
+    is_control = unicodedata.category(character) in ("Cc", "Zl", "Zp")
+    return character.encode("unicode_escape").decode() if is_control else character
 
 
 def describe(error: BaseException) -> str:

@@ -24,6 +24,7 @@ __all__ = [
     "check_stdout",
     "check_target",
     "is_folder",
+    "is_pipe",
     "read_remote",
     "read_stdin",
     "write_atomic",
@@ -45,11 +46,21 @@ def read_stdin() -> bytes:
     """All of standard input.
 
     Raises:
-        Misuse: it is a terminal.
+        Misuse: it is a terminal, or closed.
     """
+    if sys.stdin is None:
+        raise Misuse("standard input is closed; pipe a file into it")
     if sys.stdin.isatty():
         raise Misuse("standard input is a terminal; pipe a file into it")
     return sys.stdin.buffer.read()
+
+
+def is_pipe(path: Path) -> bool:
+    """Whether a path is a pipe, as `<(command)` of a shell: it has no size, and is read once."""
+    try:
+        return path.is_fifo()
+    except OSError:  # a name that is too long
+        return False
 
 
 def read_remote(source: Remote) -> bytes:
@@ -70,8 +81,10 @@ def check_stdout() -> None:
     """Refuse to write binary data where a person would see it.
 
     Raises:
-        Misuse: standard output is a terminal.
+        Misuse: standard output is a terminal, or closed.
     """
+    if sys.stdout is None:
+        raise Misuse("standard output is closed; use -o FILE")
     if sys.stdout.isatty():
         raise Misuse("will not write binary data to a terminal; redirect it, or use -o FILE")
 
@@ -172,6 +185,9 @@ def write_atomic(
             if permissions is not None:
                 with contextlib.suppress(PermissionError):  # some systems of files have none
                     temporary.chmod(permissions)
+    except FileExistsError as error:  # of the folder to be made
+        where = error.filename or target.parent
+        raise OutputError(f"{target}: cannot be written: {where} is no folder") from error
     except OSError as error:
         raise OutputError(f"{target}: cannot be written: {reason(error)}") from error
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from diveqcodec.cli import batch, completion, dvq
+from diveqcodec.cli.console import one_line
 from diveqcodec.cli.jobs import Job, Outcome
 from diveqcodec.cli.kinds import DVQ
 from diveqcodec.cli.options import Session, session_options
@@ -66,7 +67,7 @@ def _info(inputs: tuple[str, ...], job: Job, session: Session) -> Outcome:
     }
     line = _line(record)
     if not session.console.is_json:
-        session.console.result(line)
+        session.console.result(one_line(line))
     return Outcome("", record)
 
 

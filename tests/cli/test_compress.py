@@ -128,7 +128,7 @@ def test_targets() -> None:
     result = diveq("compress", "a.png", "-f", "--target-size", 20)
     assert result.exit_code == 0
     size = Path("a.dvq").stat().st_size
-    note = f"Note: a.png: {size:,} B is the nearest possible to the target of 20 B"
+    note = f"Note: a.png: {size:,} B is the nearest found to the target of 20 B"
     assert note in result.stderr.splitlines()
 
 
