@@ -5,6 +5,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+_ROWS = 256  # at once: a huge picture in 32 bits would take gigabytes
+
 
 def psnr(
     original: NDArray[np.uint8], decoded: NDArray[np.uint8], seen: NDArray[np.bool_] | None = None
@@ -22,10 +24,16 @@ def psnr(
     13.98
     """
     # Exact: a difference squared is below 2^16, so the sum fits int64 for any picture.
-    difference = original.astype(np.int32) - decoded
-    if seen is not None:
-        difference = difference[seen]
-    squared = int(np.sum(difference * difference, dtype=np.int64))
+    if len(original) != len(decoded):
+        raise ValueError(f"{len(original)} rows of pixels against {len(decoded)}")
+    squared = count = 0
+    for top in range(0, len(original), _ROWS):
+        rows = slice(top, top + _ROWS)
+        difference = original[rows].astype(np.int32) - decoded[rows]
+        if seen is not None:
+            difference = difference[seen[rows]]
+        squared += int(np.sum(difference * difference, dtype=np.int64))
+        count += difference.size
     if squared == 0:
         return math.inf
-    return 10 * math.log10(255**2 * difference.size / squared)
+    return 10 * math.log10(255**2 * count / squared)

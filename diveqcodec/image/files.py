@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from diveqcodec.errors import ImageError
-from diveqcodec.image import tiff
+from diveqcodec.image import ends, tiff
 from diveqcodec.image.kinds import HEAD_BYTES, sniff
 from diveqcodec.image.mend import mend
 from diveqcodec.image.metadata import (
@@ -176,6 +176,10 @@ def _opened(file: BinaryIO, asked: _Asked, notices: list[str], count: int | None
         if count is not None:
             if count > 1:
                 notices.append(f"the first of {count} frames coded")
+            if ends.is_cut(image):
+                if asked.is_strict:
+                    raise ImageError(f"{asked.name}: {ends.CUT}")
+                notices.append(ends.CUT)
             return _decode(image, asked.name, notices)
     return _opened(file, asked, notices, 1)  # anew, for Pillow is lost among its frames
 
@@ -219,10 +223,13 @@ def _decode(image: Image.Image, name: str, notices: list[str]) -> Picture:
     """The picture of a file that was opened; what else there is to say is added to `notices`."""
     samples = samples_of(image)
     image.load()
+    if samples.opacity is not None:
+        image.putalpha(samples.opacity)
     metadata = read_metadata(image, notices)
     exif = metadata.exif
     try:
-        image = ImageOps.exif_transpose(image)  # a block cut short may still say what is up
+        # A block cut short may still say what is up. In place, for there is memory for few copies.
+        ImageOps.exif_transpose(image, in_place=True)
     except EXIF_ERRORS:
         exif = None
         if UNREADABLE_EXIF not in notices:

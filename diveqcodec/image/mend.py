@@ -1,8 +1,8 @@
 """Files that are damaged or unusual where it does not matter -> files that Pillow reads.
 
 Only what leaves every pixel of the picture as it was: a JPEG that lacks its end marker and nothing
-else, and PNG's texts that are too large for Pillow. Does not decide what is let pass: `image.load`
-does.
+else, a WebP cut off behind its first picture, and PNG's texts that are too large for Pillow. Does
+not decide what is let pass: `image.load` does.
 """
 
 import re
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from diveqcodec.image.ends import CUT
 from diveqcodec.limits import MAX_METADATA
 
 _END: Final = b"\xff\xd9"
@@ -25,6 +26,8 @@ _FILLERS: Final = (b"", b"\x55" * 4096, b"\xa6\x0b\x91" * 1400)
 _START_OF_FRAME: Final = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _BARE: Final = {0x01, *range(0xD0, 0xD9)}  # markers without a length
 _COEFFICIENTS: Final = 64
+
+_WEBP_PICTURES: Final = {b"VP8 ", b"VP8L", b"ANMF"}
 
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 _XMP: Final = b"XML:com.adobe.xmp\0"
@@ -56,6 +59,10 @@ def mend(file: BinaryIO, error: Exception) -> Mended | None:
         if whole is None:
             return None
         return Mended(BytesIO(whole), "damaged: the JPEG end marker is missing", True)
+    if head.startswith(b"RIFF"):
+        file.seek(0)
+        whole = _without_cut_chunks(file.read())
+        return None if whole is None else Mended(BytesIO(whole), CUT, True)
     if head == _PNG and _TOO_LARGE.search(str(error)):
         file.seek(0)
         limit = f"over {MAX_METADATA >> 20} MiB"
@@ -80,6 +87,22 @@ def _with_end(data: bytes) -> bytes | None:
             return None
         first = pixels
     return data + _END
+
+
+def _without_cut_chunks(data: bytes) -> bytes | None:
+    """A WebP without the chunk that was cut off; None if no picture stands before it."""
+    if data[8:12] != b"WEBP":
+        return None
+    end, kinds = 12, set[bytes]()
+    while end + 8 <= len(data):
+        following = end + 8 + (int.from_bytes(data[end + 4 : end + 8], "little") + 1 & -2)
+        if following > len(data):
+            break
+        kinds.add(data[end : end + 4])
+        end = following
+    if not kinds & _WEBP_PICTURES:
+        return None
+    return b"RIFF" + struct.pack("<I", end - 8) + data[8:end]
 
 
 def _decoded(data: bytes) -> NDArray[np.uint8] | None:

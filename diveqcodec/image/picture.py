@@ -9,6 +9,8 @@ from diveqcodec.image.metadata import grey_as_srgb
 
 Pixels = NDArray[np.uint8]
 
+_ROWS = 256  # that are mixed at once
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
@@ -44,7 +46,10 @@ def flatten(picture: Picture, background: tuple[int, int, int]) -> Picture:
             pixels, icc = grey_as_srgb(pixels, icc), None  # no grey profile describes colours
         else:
             pixels = np.repeat(pixels, 3, axis=2)
-    alpha = picture.alpha[..., None].astype(np.uint16)
     colour = np.array(background[: pixels.shape[2]], dtype=np.uint16)
-    mixed = (pixels * alpha + colour * (255 - alpha) + 127) // 255  # at most 65152: fits
-    return replace(picture, pixels=mixed.astype(np.uint8), alpha=None, icc=icc)
+    mixed = np.empty_like(pixels)
+    for top in range(0, len(pixels), _ROWS):  # 16 bits of a huge picture would be many gigabytes
+        rows = slice(top, top + _ROWS)
+        alpha = picture.alpha[rows, :, None].astype(np.uint16)
+        mixed[rows] = (pixels[rows] * alpha + colour * (255 - alpha) + 127) // 255  # below 2^16
+    return replace(picture, pixels=mixed, alpha=None, icc=icc)

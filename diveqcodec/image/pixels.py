@@ -14,6 +14,7 @@ from diveqcodec.image import grey
 from diveqcodec.image.colour import Encoding, encoding_of, unknown_code
 from diveqcodec.image.picture import Pixels
 
+_CONVERTED: Final = 1 << 22  # pixels at once
 _LOOKED_AT: Final = 1 << 14  # bytes in which a file says how many bits its samples have
 _JP2_SIZE: Final = b"\xff\x4f\xff\x51"
 _JP2_BITS_AT: Final = 42  # of the first component, from the start of the codestream
@@ -30,6 +31,7 @@ class Samples:
         scale: Of deep grey, else None.
         encoding: Of colours that are not those of sRGB, else None.
         notice: Of colours that are taken for sRGB although they are not.
+        opacity: By a transparent colour that 8 bits would take others for, else None.
     """
 
     is_grey: bool
@@ -37,6 +39,7 @@ class Samples:
     scale: grey.ValueScale | None = None
     encoding: Encoding | None = None
     notice: str | None = None
+    opacity: Image.Image | None = None
 
 
 def samples_of(image: Image.Image) -> Samples:
@@ -50,7 +53,8 @@ def samples_of(image: Image.Image) -> Samples:
     encoding, notice = encoding_of(image), unknown_code(image)
     if grey.is_deep(image.mode):
         return Samples(True, 8, grey.scale_of(image), encoding, notice)
-    return Samples(is_grey, _bits(image, raw_mode), None, encoding, notice)
+    opacity = _opacity_of_deep(image, raw_mode)
+    return Samples(is_grey, _bits(image, raw_mode), None, encoding, notice, opacity)
 
 
 def to_pixels(
@@ -94,15 +98,29 @@ def _eight_bits(
         if through is not None:
             return through, None
         notices.append("CMYK converted without its unreadable ICC profile")
-    if not image.has_transparency_data:
-        pixels = np.array(image.convert("L" if is_grey else "RGB"))
-        alpha = None
-    else:
-        planes = np.array(image.convert("LA" if is_grey else "RGBA"))
-        pixels, alpha = planes[..., :-1].copy(), planes[..., -1].copy()
+    pixels, alpha = _planes(image, "L" if is_grey else "RGB")
     if image.mode in ("P", "PA") and icc is None and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., :1].copy()  # a palette of greys
-    return pixels.reshape(*pixels.shape[:2], -1), alpha
+    return pixels, alpha
+
+
+def _planes(image: Image.Image, mode: str) -> tuple[Pixels, Pixels | None]:
+    """Pixels `[H, W, 1 or 3]` in mode L or RGB, and alpha `[H, W]` of an image.
+
+    Some rows at a time, for Pillow would hold all of them three times more.
+    """
+    width, height = image.size
+    pixels = np.empty((height, width, len(mode)), np.uint8)
+    alpha = np.empty((height, width), np.uint8) if image.has_transparency_data else None
+    step = max(1, _CONVERTED // width)
+    for top in range(0, height, step):
+        part = image.crop((0, top, width, min(height, top + step)))
+        rows = np.asarray(part.convert(mode if alpha is None else mode + "A"))
+        rows = rows.reshape(*rows.shape[:2], -1)
+        pixels[top : top + step] = rows[..., : len(mode)]
+        if alpha is not None:
+            alpha[top : top + step] = rows[..., -1]
+    return pixels, alpha
 
 
 def _through_profile(image: Image.Image, icc: bytes) -> Pixels | None:
@@ -173,5 +191,25 @@ def _mend_transparency(image: Image.Image, raw_mode: str) -> None:
         image.info["transparency"] = key & 255
     elif raw_mode == "RGB":
         image.info["transparency"] = tuple(value & 255 for value in key)
-    elif raw_mode == "RGB;16B":
-        image.info["transparency"] = tuple(value >> 8 for value in key)
+
+
+def _opacity_of_deep(image: Image.Image, raw_mode: str) -> Image.Image | None:
+    """Where a PNG of 16-bit colours has not its transparent colour, as Pillow does not say.
+
+    Pillow keeps the high bytes of samples. Read as of the other byte order they are the low ones.
+    """
+    file: Any = getattr(image, "fp", None)
+    if image.format != "PNG" or raw_mode != "RGB;16B" or file is None:
+        return None
+    if (key := image.info.pop("transparency", None)) is None:
+        return None
+    back = file.tell()
+    file.seek(0)
+    data = file.read()
+    file.seek(back)
+    differs = np.zeros((image.height, image.width), np.bool_)
+    for shift, order in ((8, "RGB;16B"), (0, "RGB;16L")):
+        with Image.open(BytesIO(data), formats=["PNG"]) as again:
+            again.tile = [tile._replace(args=order) for tile in again.tile]
+            differs |= (np.asarray(again) != [value >> shift & 255 for value in key]).any(axis=2)
+    return Image.fromarray(differs.astype(np.uint8) * np.uint8(255))

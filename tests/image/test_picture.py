@@ -22,3 +22,15 @@ def test_flatten_grey_stays_grey_on_grey():
     assert flatten(grey, (7, 8, 9)).pixels.tolist() == [[[7, 8, 9]]]
     opaque = Picture(GREY)
     assert flatten(opaque, (7, 8, 9)) is opaque
+
+
+def test_rows_are_mixed_some_at_a_time():
+    random = np.random.default_rng(2)
+    pixels = random.integers(0, 256, (600, 5, 3), dtype=np.uint8)
+    alpha = random.integers(0, 256, (600, 5), dtype=np.uint8)
+    colour = (7, 200, 99)
+    share = alpha[..., None] / 255
+    expected = np.floor(pixels * share + np.array(colour) * (1 - share) + 0.5 - 1e-9)
+    mixed = flatten(Picture(pixels, alpha), colour).pixels
+    assert np.abs(mixed - expected).max() <= 1
+    assert (mixed != expected).mean() < 0.01

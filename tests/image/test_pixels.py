@@ -1,13 +1,16 @@
 """Every mode of Pillow's looks the same as 8-bit pixels."""
 
+from io import BytesIO
+
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
 from diveqcodec.errors import ImageError
-from diveqcodec.image import load
+from diveqcodec.image import load, pixels
 from diveqcodec.image.pixels import samples_of, to_pixels
 from tests.support.pictures import ALPHA, COLOUR, GREY, file_of, reload
+from tests.support.pngs import chunk, png
 
 
 def pixels_of(opened, notices=None):
@@ -152,3 +155,35 @@ def test_cmyk_goes_through_its_profile(monkeypatch):
     through = reload(cmyk, "TIFF", icc_profile=b"a profile")
     assert through.pixels[1, 2].tolist() == [0, 128, 128]
     assert through.icc is None
+
+
+def test_a_transparent_colour_of_16_bits_is_that_colour_alone():
+    samples = np.zeros((6, 8, 3), np.uint16)
+    samples[:] = (300, 600, 900)
+    samples[0] = (301, 600, 900)  # the same high bytes
+    samples[1] = (300, 600, 644)  # the same low bytes
+    samples[2:4, :3] = (60000, 5, 700)
+    key = chunk(b"tRNS", np.array([300, 600, 900], ">u2").tobytes())
+    expected = (samples != (300, 600, 900)).any(axis=2) * 255
+    picture = load(BytesIO(png(samples, 16, key)))
+    assert picture.alpha is not None
+    np.testing.assert_array_equal(picture.alpha, expected)
+    np.testing.assert_array_equal(picture.pixels, samples >> 8)
+    exif = Image.Exif()
+    exif[0x112] = 6  # turned by a quarter, and its transparency with it
+    turned = load(BytesIO(png(samples, 16, key, chunk(b"eXIf", exif.tobytes()[6:]))))
+    assert turned.alpha is not None
+    np.testing.assert_array_equal(turned.alpha, np.rot90(expected, -1))
+    np.testing.assert_array_equal(turned.pixels, np.rot90(samples >> 8, -1))
+    with pytest.raises(ImageError):
+        load(BytesIO(png(samples, 16, key)[:-40]))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA", "CMYK", "1"])
+def test_rows_are_converted_some_at_a_time(mode, monkeypatch):
+    image = Image.fromarray(COLOUR).convert(mode)
+    whole = load(file_of(image, "TIFF"))
+    monkeypatch.setattr(pixels, "_CONVERTED", 3 * image.width + 1)
+    parts = load(file_of(image, "TIFF"))
+    np.testing.assert_array_equal(parts.pixels, whole.pixels)
+    assert parts.notices == whole.notices
