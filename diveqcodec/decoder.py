@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diveqcodec.container import alpha, filters
+from diveqcodec.container.bitstream import Tile
 from diveqcodec.container.canvas import Canvas, Crop, crop_area, meets
 from diveqcodec.container.entropy import Decoder
 from diveqcodec.container.pixelfile import check_front, layout_of, paint_lossless, picture_of
@@ -85,7 +86,9 @@ class PictureDecoder:
             index: [
                 other
                 for other, region in regions.items()
-                if region == regions[index] and meets(grid[other], window.pixels)
+                if region == regions[index]
+                and meets(grid[other], window.pixels)
+                and meets(grid[other], self._seen)
             ]
             for index, window in wanted.items()
         }
@@ -108,6 +111,13 @@ class PictureDecoder:
                 done += 1
                 if self.wish.progress is not None:
                     self.wish.progress(done, len(pending))
+
+    @property
+    def _seen(self) -> Tile:
+        """What the pixels of the area depend on: what networks around them look at."""
+        area, reach = self.area, self.networks.margin * STRIDE
+        sides = area.width + 2 * reach, area.height + 2 * reach
+        return Tile(area.x - reach, area.y - reach, *sides)
 
     @torch.inference_mode()
     def _latent(self, index: int) -> tuple[Tensor, Pixels | None] | None:

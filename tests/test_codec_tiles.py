@@ -136,6 +136,8 @@ def test_always_takes_no_notice_of_the_quality(codec: Codec) -> None:
 
 
 CROPS = [(0, 0, 1, 1), (383, 330, 1, 1), (120, 100, 20, 60), (5, 130, 379, 100)]
+# On both sides of where a tile beside theirs begins to matter: 96 pixels from it.
+CROPS += [(x, 300, 9, 9) for x in (351, 352, 353, 368)] + [(151, 9, 9, y) for y in (22, 23, 24)]
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +172,10 @@ def test_a_crop_decodes_only_what_it_needs(codec: Codec, mixed, monkeypatch) -> 
     monkeypatch.setattr(decoder, "TileCoder", counted)
     codec.decompress(mixed[0], crop=(300, 300, 10, 10))
     assert len(seen) == 4  # its tile and the three around it
+    for left, count in ((351, 4), (352, 2)):  # networks look 96 pixels far
+        seen.clear()
+        codec.decompress(mixed[0], crop=(left, 300, 32, 31))
+        assert len(seen) == count
     seen.clear()
     codec.decompress(mixed[0], crop=(10, 10, 50, 50))
     assert not seen  # in the lossless tile
@@ -197,6 +203,11 @@ def test_a_damaged_tile_is_an_error_unless_the_crop_avoids_it(codec: Codec, mixe
     part = codec.decompress(broken, crop=(0, 0, 20, 331))
     assert (part.pixels == whole.pixels[:, :20]).all()
     assert part.notices == ()
+    broken = spoil(data, chunk_place(data, 7))  # beside the last: out of sight of its right end
+    part = codec.decompress(broken, crop=(352, 256, 32, 75))
+    assert (part.pixels == whole.pixels[256:, 352:]).all()
+    with pytest.raises(DamagedError, match="chunk TILE 7"):
+        codec.decompress(broken, crop=(351, 256, 1, 1))
 
 
 def test_partial_saves_what_is_whole(codec: Codec, mixed) -> None:
