@@ -115,9 +115,8 @@ class PictureDecoder:
     @property
     def _seen(self) -> Tile:
         """What the pixels of the area depend on: what networks around them look at."""
-        area, reach = self.area, self.networks.margin * STRIDE
-        sides = area.width + 2 * reach, area.height + 2 * reach
-        return Tile(area.x - reach, area.y - reach, *sides)
+        whole = Tile(0, 0, self.header.width, self.header.height)
+        return self.networks.window(self.area, whole).pixels
 
     @torch.inference_mode()
     def _latent(self, index: int) -> tuple[Tensor, Pixels | None] | None:

@@ -190,5 +190,5 @@ def _format(output: str | None, inputs: tuple[str, ...], asked: Format | None) -
             raise Misuse(f"-o {output}: {suffix} is not {asked}, which --format asks for")
         return asked
     if named is None:
-        raise Misuse(f"-o {output}: {suffix} is no picture format; say which one with --format")
+        raise Misuse(f"-o {output}: {suffix} cannot be written; say with --format what shall be")
     return named

@@ -101,7 +101,7 @@ def test_an_unknown_suffix_needs_a_format() -> None:
     result = diveq("decompress", "photo.dvq", "-o", "x.gif")
     assert result.exit_code == 2
     assert errors(result) == [
-        "Error: -o x.gif: .gif is no picture format; say which one with --format"
+        "Error: -o x.gif: .gif cannot be written; say with --format what shall be"
     ]
 
 
