@@ -63,9 +63,9 @@ def command(
             )
     size = output.stat().st_size / 1e6
     session.console.line(
-        f"{run} -> {output}   model {report.model_id.hex()}   step {report.steps}   {size:.1f} MB\n"
-        f"next: diveq models --import {shlex.quote(str(output))}"
+        f"{run} -> {output}   model {report.model_id.hex()}   step {report.steps}   {size:.1f} MB"
     )
+    session.console.line(f"next: diveq models --import {shlex.quote(str(output))}")
 
 
 def _table(report: Exported) -> str:

@@ -184,7 +184,8 @@ def _conclude(session: Session, result: Result, dataset: Path) -> None:
     done = f"step {result.step} of {result.steps}, {result.seconds / 60:.1f} min"
     if result.is_finished:
         weights = shlex.quote(f"{result.folder.resolve().name}.safetensors")
-        session.console.line(f"{result.folder}: {done}\nnext: diveq export {folder} -o {weights}")
+        session.console.line(f"{result.folder}: {done}")
+        session.console.line(f"next: diveq export {folder} -o {weights}")
         return
     again = f"diveq train {shlex.quote(str(dataset))} -o {folder} --resume"
     session.console.error(f"{result.folder}: stopped at {done}; saved. Go on with: {again}")
