@@ -42,6 +42,7 @@ def taps_of(levels: int, radius: int) -> list[int]:
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)  # what is kept may be needed where gradients are
 def passes_of(
     height: int, width: int, levels: int, radius: int, device: torch.device
 ) -> tuple[Pass, ...]:
@@ -92,6 +93,7 @@ class Order:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def order_of_batch(
     height: int, width: int, levels: int, radius: int, batch: int, device: torch.device
 ) -> Order:

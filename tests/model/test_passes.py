@@ -69,3 +69,15 @@ def test_the_order_of_a_batch_is_that_of_its_grids(levels: int) -> None:
     assert sorted(order.places.tolist()) == list(range(batch * count))
     assert torch.equal(order.places, torch.cat([one.places for one in order.passes]))
     assert torch.equal(order.places[order.inverse], torch.arange(batch * count))
+
+
+def test_what_is_kept_can_be_learned_with() -> None:
+    """Though it was first asked for where there are no gradients."""
+    with torch.inference_mode():
+        passes = passes_of(5, 9, 2, 1, CPU)
+        order = order_of_batch(5, 9, 2, 1, 3, CPU)
+    for one in (*passes, *order.passes):
+        assert not one.places.is_inference()
+        assert not one.neighbours.is_inference()
+    assert not order.places.is_inference()
+    assert not order.inverse.is_inference()
