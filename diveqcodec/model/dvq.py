@@ -197,11 +197,14 @@ class DvqModel(Transforms):
         """
         log_gain = self.log_gain(lam)
         plain, analysed = self.analyse(x, log_gain)
-        y, kind = analysed, Recorder
-        if self.predistortion is not None and self.training:
-            y, kind = analysed.detach().requires_grad_(), StraightRecorder
+        y, settings = analysed, (self.quantizer, self.config, self.rules, self.training)
+        is_straight = self.predistortion is not None and self.training
+        if is_straight:
+            y = analysed.detach().requires_grad_()
         with torch.autocast(x.device.type, enabled=False):
-            recorder = kind(self.quantizer, self.config, self.rules, self.training, y.requires_grad)
+            recorder = (
+                StraightRecorder(*settings) if is_straight else Recorder(*settings, y.requires_grad)
+            )
             y_hat, bits = self.prior.walk(y, self.sigma, self.binned_log_gain(log_gain), recorder)
         whole = len(x) if whole is None else whole
         parts = []

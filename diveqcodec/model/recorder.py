@@ -142,17 +142,6 @@ class StraightRecorder(Recorder):
     encoder. What comes back to y is not a slope to go down (see `train.encoder`).
     """
 
-    def __init__(
-        self,
-        quantizer: RateAwareQuantizer,
-        config: ModelConfig,
-        rules: TrainingRules,
-        training: bool,
-        encoder: bool = False,
-    ) -> None:
-        del encoder  # for all but ŷ there is none
-        super().__init__(quantizer, config, rules, training)
-
     def learn(self, s: int, y: Tensor, mean: Tensor, classes: Classes) -> tuple[Tensor, Tensor]:
         """See `Coder`."""
         y_hat, bits = super().learn(s, y.detach(), mean, classes)
