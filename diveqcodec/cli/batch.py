@@ -213,11 +213,17 @@ def run(
             console.record(skipped)
         else:
             waiting.append(job)
-    with console.counter(len(waiting), "file") as advance:
-        for job, result in _results(waiting, work, session, processes, cluster):
-            _report(job, result, console)
-            total.add(result)
-            advance(1)
+    try:
+        with console.counter(len(waiting), "file") as advance:
+            for job, result in _results(waiting, work, session, processes, cluster):
+                _report(job, result, console)
+                total.add(result)
+                advance(1)
+    except KeyboardInterrupt:
+        if is_summed and len(jobs) > 1:
+            finished = total.done + total.failed + total.skipped
+            console.note(f"stopped after {finished} of {len(jobs)} files; --skip-existing goes on")
+        raise
     if is_summed and len(jobs) > 1:
         console.line(total.line(time.perf_counter() - start))
     return 1 if total.failed else 0

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -156,3 +157,25 @@ def test_an_empty_output_is_made_again_and_another_file_is_an_error() -> None:
     result = diveq("decompress", "o", "-o", "back", "--skip-existing")
     assert result.stderr.splitlines()[-1].startswith("2 files: 1 done, 1 already there   ")
     assert Path("back/a.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_an_interrupted_batch_says_where_it_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    from diveqcodec.container import pixelfile
+
+    for name in ("a", "b", "c"):
+        draw(Path(f"d/{name}.png"))
+    compress, calls = pixelfile.compress, []
+
+    def interrupted(*arguments: Any, **named: Any) -> bytes:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return compress(*arguments, **named)
+
+    monkeypatch.setattr(pixelfile, "compress", interrupted)
+    result = diveq("compress", "--lossless", "d", "-o", "o")
+    assert result.exit_code == 1
+    assert "Note: stopped after 1 of 3 files; --skip-existing goes on" in result.stderr
+    assert os.listdir("o") == ["a.dvq"]
+    last = lossless("d", "-o", "o", "--skip-existing")[-1]
+    assert last.startswith("3 files: 2 done, 1 already there   ")
