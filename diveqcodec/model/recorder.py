@@ -67,9 +67,10 @@ class Recorder:
         encoder: bool = False,
     ) -> None:
         self.quantizer, self.config, self.rules, self.training = quantizer, config, rules, training
-        self.tables, self.words = quantizer.tables(), quantizer.words()
+        self.learned, self.words = quantizer.tables(), quantizer.words()
+        self.tables = self.learned
         if not training:  # as coding sees them
-            fine, coarse = self.tables
+            fine, coarse = self.learned
             coarse = None if coarse is None else skipping(coarse, 1)
             self.tables = skipping(fine, quantizer.fine.shapes), coarse
         rate = RATE * rules.assignment_rate
@@ -148,21 +149,17 @@ class StraightRecorder(Recorder):
         return y_hat + (y - y.detach()), bits
 
     def seen(self, s: int, y: Tensor, y_hat: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Coder`."""
+        """See `Coder`.
+
+        A group that is nearly zero becomes larger whichever way it goes, and the sign that it has
+        by its mean says nothing of the way: the latent's does.
+        """
         del s
-        return seen_straight(y, y_hat, self.config.group)
-
-
-def seen_straight(y: Tensor, y_hat: Tensor, group: int) -> tuple[Tensor, Tensor]:
-    """Rows of coded latents `y_hat`, with a straight gradient to `y`, and with that of magnitudes.
-
-    A group that is nearly zero becomes larger whichever way it goes, and the sign that it has by
-    its mean says nothing of the way: the latent's does.
-    """
-    size = y_hat.abs().view(len(y_hat), -1, group).sum(2, keepdim=True)
-    is_small = (size < _SMALL).expand(-1, -1, group).reshape(y_hat.shape)
-    sign = torch.where(is_small, y.detach().sign(), y_hat.sign())
-    return with_value(y, y_hat), with_value(y * sign, y_hat.abs())
+        group = self.config.group
+        size = y_hat.abs().view(len(y_hat), -1, group).sum(2, keepdim=True)
+        is_small = (size < _SMALL).expand(-1, -1, group).reshape(y_hat.shape)
+        sign = torch.where(is_small, y.detach().sign(), y_hat.sign())
+        return with_value(y, y_hat), with_value(y * sign, y_hat.abs())
 
 
 def is_worth_coding(y: Tensor, group: int) -> Tensor:

@@ -12,7 +12,7 @@ For an orthonormal synthesis and no context the target is the latent of the pict
 what straight-through descent with a commitment of weight 1 / RATE does; descent by a gradient that
 trains an encoder makes the picture worse (models/EXPERIMENTS.md).
 
-Contexts see magnitudes too, and these have a corner at zero: see `recorder.seen_straight`.
+Contexts see magnitudes too, and these have a corner at zero: see `StraightRecorder.seen`.
 
 Codewords are chosen and bits counted as coding does it; only slopes are those of training. The
 decoder knows nothing of it, and this nothing of files: it needs the trainable model.
@@ -25,10 +25,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from diveqcodec.model.config import ModelConfig
 from diveqcodec.model.dvq import DvqModel
-from diveqcodec.model.quantizer import Classes, RateAwareQuantizer
-from diveqcodec.model.recorder import Recorder, TrainingRules, seen_straight
+from diveqcodec.model.quantizer import Classes
+from diveqcodec.model.recorder import Recorder, StraightRecorder
 from diveqcodec.quality import RATE
 from diveqcodec.quantize.diveq import with_value
 
@@ -93,35 +92,19 @@ def _look(
         return float(cost.detach()), y_hat.detach() - RATE / 2 * gradient
 
 
-class _Straight(Recorder):
+class _Straight(StraightRecorder):
     """ŷ moves with y, and so does all that is predicted from it; a group's own bits do not.
 
     Symbols and the value of the bits are those of coding, classes rounded and groups of class 0
     skipped; their slope is that between neighbouring classes of the tables as they were learned.
     """
 
-    def __init__(
-        self,
-        quantizer: RateAwareQuantizer,
-        config: ModelConfig,
-        rules: TrainingRules,
-        training: bool,
-        encoder: bool = False,
-    ) -> None:
-        super().__init__(quantizer, config, rules, training, encoder)
-        self._learned = quantizer.tables()
-
     def learn(self, s: int, y: Tensor, mean: Tensor, classes: Classes) -> tuple[Tensor, Tensor]:
         """See `Coder`."""
         choice, e, bits = self.chosen(s, classes)
         e = e.detach().view(y.shape)
-        sloped = with_value(self.quantizer.bits(choice, classes, self._learned), bits.detach())
+        sloped = with_value(self.quantizer.bits(choice, classes, self.learned), bits.detach())
         is_null = (e.view(y.shape[0], -1, self.config.group) == 0).all(2, keepdim=True)
         is_null = is_null.expand(-1, -1, self.config.group).reshape(y.shape)
         follows = torch.where(is_null, mean, mean.detach())
         return with_value(y + follows, mean.detach() + e), sloped.view(y.shape[0], -1).sum(1)
-
-    def seen(self, s: int, y: Tensor, y_hat: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Coder`."""
-        del s
-        return seen_straight(y, y_hat, self.config.group)
