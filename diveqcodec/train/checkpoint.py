@@ -1,6 +1,6 @@
 """Checkpoints of a run: model, averaged weights, optimizer, in a safetensors file.
 
-Tensors: `model.*`, `average.*`, `optimizer.{step,exp_avg,exp_avg_sq}.*`, `extra.*` (see
+Tensors: `model.*`, `average.*`, `optimizer.{step,exp_avg,exp_avg_sq,momentum}.*`, `extra.*` (see
 `Trainer`). There is no random state: what a step draws depends on its number alone.
 
 Knows nothing of what the info beside the tensors means.
@@ -20,8 +20,8 @@ from diveqcodec.errors import TrainingError
 from diveqcodec.exact import tensorfile
 from diveqcodec.exact.metadata import read_object
 from diveqcodec.exact.tensorfile import part
+from diveqcodec.train.optimizer import Optimizers
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 _INFO = {"step": int, "config": dict, "history": list}  # what every checkpoint says of itself
 
 
@@ -29,7 +29,7 @@ def save(
     path: Path,
     model: nn.Module,
     average: dict[str, Tensor],
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizers,
     info: dict[str, Any],
     extra: dict[str, Tensor] | None = None,
 ) -> None:
@@ -42,7 +42,7 @@ def save(
     tensors |= {f"average.{k}": v for k, v in average.items()}
     tensors |= {f"extra.{k}": v for k, v in (extra or {}).items()}
     for name, parameter in model.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
+        for key, value in optimizer.state_of(parameter).items():
             tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value)
     _write(path, tensors, info)
 
@@ -63,7 +63,7 @@ def restore(
     tensors: dict[str, Tensor],
     model: nn.Module,
     average: dict[str, Tensor],
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizers,
 ) -> None:
     """Put everything back where `save` took it from.
 
@@ -76,14 +76,16 @@ def restore(
         for key, value in average.items():
             value.copy_(averaged[key])
         for name, parameter in model.named_parameters():
-            if not any(f"{key}.{name}" in saved for key in ("step", *_MOMENTS)):
-                continue  # it has not made a step yet
+            kept = optimizer.kept(parameter)
+            if not any(f"{key}.{name}" in saved for key in kept):
+                continue  # it has not made a step yet, or one of another optimizer
             # in the memory layout of the parameter: fused optimizers take that for granted
-            state = {
-                key: torch.empty_like(parameter).copy_(saved[f"{key}.{name}"]) for key in _MOMENTS
-            }
-            state["step"] = saved[f"step.{name}"].to(parameter.device)
-            optimizer.state[parameter] = state
+            optimizer.state_of(parameter).update(
+                {
+                    key: torch.empty_like(like).copy_(saved[f"{key}.{name}"])
+                    for key, like in kept.items()
+                }
+            )
     except KeyError as error:
         raise ValueError(f"it lacks {error.args[0]}") from error
     except RuntimeError as error:

@@ -88,7 +88,7 @@ class Trainer:
         self.model = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model.refresh()
         self.average = {k: v.detach().clone() for k, v in self.model.named_parameters()}
-        self.optimizer = make_optimizer(self.model, config)
+        self.optimizer = make_optimizer(self.model, config, self.processes)
         exchange = torch.bfloat16 if config.optim.exchange == "bfloat16" else torch.float32
         self.gradients = Gradients(self.model.parameters(), exchange)
         self.must_stop = False  # because a process was asked to
@@ -341,7 +341,7 @@ class Trainer:
         if self.step % rules.replace == 0:
             self.processes.sum_(self.used)
             # without the null codeword, which is pinned, and the escape
-            moved = replace_unused(fine.unit, self.used[1:-1], optimizer=self.optimizer)
+            moved = replace_unused(fine.unit, self.used[1:-1], optimizer=self.optimizer.adamw)
             log.info("step %d: moved %d unused codewords", self.step, moved)
             self.used.zero_()
             fine.refresh()

@@ -7,32 +7,49 @@ timed run adapts the number of its steps). Knows nothing of pictures or of files
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from diveqcodec.model.dvq import DvqModel
 from diveqcodec.train.config import TrainConfig
+from diveqcodec.train.optimizer import Muon, Optimizers
+from diveqcodec.train.processes import Processes
+
+_OF_PIXELS = ("networks", "predistortion")  # kinds of parameters: those of convolutions
 
 
-def make_optimizer(model: DvqModel, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW with a group of parameters for each `kind_of` them, of its own `learning_rate`."""
+def make_optimizer(
+    model: DvqModel, config: TrainConfig, processes: Processes | None = None
+) -> Optimizers:
+    """A group of parameters for each `kind_of` them, of its own `learning_rate`.
+
+    Kernels of the networks of pixels are Muon's if the configuration says so, the rest AdamW's.
+    """
     optim = config.optim
     groups: dict[str, list[Tensor]] = {kind: [] for kind in _factors(config)}
+    kernels: dict[str, list[Tensor]] = {kind: [] for kind in _OF_PIXELS}
     for name, parameter in model.named_parameters():
-        groups[model.kind_of(name)].append(parameter)
-    return torch.optim.AdamW(
-        [{"params": parameters, "kind": kind, "lr": 0.0} for kind, parameters in groups.items()],
-        betas=optim.betas,
-        weight_decay=optim.weight_decay,
-        fused=True,
+        kind = model.kind_of(name)
+        is_kernel = optim.kernels == "muon" and kind in kernels and parameter.ndim == 4
+        (kernels if is_kernel else groups)[kind].append(parameter)
+    adamw = torch.optim.AdamW(
+        _listed(groups), betas=optim.betas, weight_decay=optim.weight_decay, fused=True
     )
+    exchange = torch.bfloat16 if optim.exchange == "bfloat16" else torch.float32
+    muon = Muon(_listed(kernels), optim.momentum, processes or Processes(), exchange)
+    return Optimizers(adamw, muon)
+
+
+def _listed(groups: dict[str, list[Tensor]]) -> list[dict[str, Any]]:
+    return [{"params": parameters, "kind": kind, "lr": 0.0} for kind, parameters in groups.items()]
 
 
 def learning_rate(kind: str, step: int, config: TrainConfig) -> float:
     """Of a kind of parameters; that of the networks is 0 while they rest."""
     optim = config.optim
-    is_resting = kind in ("networks", "predistortion")
+    is_resting = kind in _OF_PIXELS
     start = math.ceil(optim.linear * optim.steps) if is_resting else 0
     return optim.lr * _factors(config)[kind] * schedule(step, config, start)
 
