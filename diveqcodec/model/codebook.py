@@ -34,7 +34,8 @@ class Codebook(nn.Module):
         cell: side of a unit cell of this layer, in cells of the finest layer.
         sizes: size classes T.
         shapes: shape classes A, odd.
-        kind: "sf-diveq" learns the corners of a polyline of which the codewords are points.
+        kind: "sf-diveq" learns the corners of a polyline of which the codewords are points;
+            "scalar" rounds every coordinate for itself and learns tables only.
         steps: SF-DiVeQ: grid steps L of a segment.
     """
 
@@ -58,6 +59,8 @@ class Codebook(nn.Module):
                 raise ConfigError(f"a curve of {size} points in steps of {steps}: use more points")
             self.unit = nn.Parameter(_snake((corners - 1) * steps + 1, dim)[::steps].clone())
             size = 1 + (corners - 1) * steps + 1
+        elif kind == "scalar":
+            self.unit = nn.Parameter(_grid(size, dim)[1:], requires_grad=False)
         else:
             self.unit = nn.Parameter(lattice_points(dim, size)[1:].clone())
         self.size = size
@@ -123,6 +126,14 @@ def initial_logits(codewords: Tensor, sizes: int, shapes: int) -> Tensor:
             escape = max(float((~inside).float().mean()), 1e-6)
             logits[t, a] = torch.cat([p * (1 - escape), torch.tensor([escape])]).log()
     return logits
+
+
+def _grid(count: int, dim: int) -> Tensor:
+    """The `count` points of whole coordinates nearest to the origin, which is the first."""
+    side = math.ceil(count ** (1 / dim))
+    axis = torch.arange(-side, side + 1)
+    points = torch.cartesian_prod(*[axis] * dim)
+    return points[points.square().sum(1).argsort(stable=True)[:count]].float()
 
 
 def _snake(count: int, dim: int) -> Tensor:

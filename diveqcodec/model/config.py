@@ -9,7 +9,7 @@ from typing import Literal
 from diveqcodec.errors import ConfigError
 from diveqcodec.quality import Scale
 
-Kind = Literal["diveq", "sf-diveq"]
+Kind = Literal["diveq", "sf-diveq", "scalar"]
 
 SIGMA_MIN = 0.08  # standard deviation of size class 0, in cells
 SIGMA_RANGE = 150.0  # ratio of the largest size class to the smallest: 0.08 ... 12 cells
@@ -20,7 +20,9 @@ _WIDE_LIMIT = 32  # slices up to this many channels see a 5x5 window of themselv
 class ModelConfig:
     """Sizes of transform, quantizer and prior."""
 
-    quantizer: Kind = "diveq"  # "diveq" or "sf-diveq"
+    # Codewords are learned ("diveq"), points of a learned curve ("sf-diveq"), or pairs of whole
+    # numbers, for comparison ("scalar").
+    quantizer: Kind = "diveq"
     channels: int = 768  # of the latent; 768 is all of a block
     group: int = 2  # channels quantized together, 2 or 4
     slices: tuple[int, ...] = (2, 6, 8, 16, 32, 32, 64, 96, 128)  # groups of every slice

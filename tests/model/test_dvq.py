@@ -18,6 +18,7 @@ VARIANTS: list[tuple[Kind, int, Gradient]] = [
     ("diveq", 2, "soft"),
     ("sf-diveq", 2, "diveq"),
     ("diveq", 4, "soft-diveq"),
+    ("scalar", 2, "diveq"),
 ]
 
 
@@ -41,7 +42,8 @@ def check_training(kind: Kind, group: int, **quantizer: Any) -> None:
     assert losses[1] < 0.985 * losses[0]
     untrained = DvqModel(variant(kind, group))
     moved = model.quantizer.fine.unit - untrained.quantizer.fine.unit
-    assert float(moved.detach().abs().max()) > 1e-3  # codebooks learn
+    # codebooks learn, but for whole numbers
+    assert (float(moved.detach().abs().max()) > 1e-3) == (kind != "scalar")
 
 
 @pytest.mark.parametrize(("kind", "group", "gradient"), VARIANTS)

@@ -206,3 +206,18 @@ def test_clamped_classes_let_gradients_lead_back() -> None:
     clamped.backward(torch.tensor([1.0, -1.0, 1.0, 1.0, -1.0]))
     assert classes.grad is not None
     assert classes.grad.tolist() == [0, -1, 1, 1, 0]
+
+
+@pytest.mark.parametrize(("size", "dim"), [(2, 2), (25, 2), (256, 2), (9, 4), (256, 4)])
+def test_scalar_codewords_are_the_nearest_whole_numbers(size: int, dim: int) -> None:
+    """Each once, the null codeword first, and nothing that is left out is nearer; they stay."""
+    book = Codebook(size=size, dim=dim, cell=8.0, sizes=SIZES, shapes=1, kind="scalar")
+    words = (book.codewords() / 8).detach()
+    assert words.shape == (size, dim)
+    assert not words[0].any()
+    assert torch.equal(words, words.round())
+    assert len({tuple(word) for word in words.tolist()}) == size
+    axis = torch.arange(-20.0, 21.0) if dim == 2 else torch.arange(-5.0, 6.0)
+    norms = torch.cartesian_prod(*[axis] * dim).square().sum(1).sort().values
+    assert torch.equal(words.square().sum(1).sort().values, norms[:size])
+    assert not book.unit.requires_grad

@@ -106,9 +106,9 @@ def trained(
 ) -> tuple[DvqModel, list[float]]:
     """A model after some steps on drawn pictures, and the loss of every step.
 
-    All of its networks are at work from the first step on.
+    All of its networks are at work from the first step on; in few steps AdamW takes them further.
     """
-    optim = {"lr": lr, "networks_factor": 1.0, "networks_share": 1.0}
+    optim = {"lr": lr, "networks_factor": 1.0, "networks_share": 1.0, "kernels": "adamw"}
     config = tiny_config(
         max(steps, 1),
         optim=optim | {"warmup": 1, "linear": 0.0, "flat": 1.0},
