@@ -20,6 +20,11 @@ from diveqcodec.quantize.step import Noise, as_float, check_noise, diveq_step, n
 # What a quantizer in warm-up returns as index: the latent went through unquantized.
 NOT_QUANTIZED = -1
 
+# Noise of the modules' step unless told otherwise. The authors' is about as small. Noise that lives
+# in the gradient alone hands the encoder what pushes latents away from their codewords, and at 1,
+# under nearest assignment, two of three small networks ran away (docs/quantizers.md).
+RHO = 0.1
+
 
 class Quantised(NamedTuple):
     """What a quantizer makes of latents `[..., D]`.
@@ -195,7 +200,7 @@ class Stepping(Quantizer):
     """A quantizer that trains with DiVeQ's step; `set_noise` belongs into its constructor.
 
     Attributes:
-        rho: noise relative to the error, see `diveq_step`.
+        rho: noise relative to the error, see `diveq_step`; `RHO` by default.
         noise: where the noise goes, see `diveq_step`.
         sigma: a fixed standard deviation instead of `rho`, or None.
     """

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from diveqcodec.errors import ConfigError
-from diveqcodec.quantize.base import Quantised, Quantizer, Stepping
+from diveqcodec.quantize.base import RHO, Quantised, Quantizer, Stepping
 from diveqcodec.quantize.step import Noise
 
 
@@ -121,7 +121,7 @@ class Product(_Composed):
         self,
         quantizers: Sequence[Quantizer],
         *,
-        rho: float = 1.0,
+        rho: float = RHO,
         noise: Noise = "gradient",
         sigma: float | None = None,
     ) -> None:
@@ -198,7 +198,7 @@ class Residual(_Composed):
         self,
         quantizers: Sequence[Quantizer],
         *,
-        rho: float = 1.0,
+        rho: float = RHO,
         noise: Noise = "gradient",
         sigma: float | None = None,
     ) -> None:

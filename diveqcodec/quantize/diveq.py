@@ -4,7 +4,7 @@ Owns the codebook and picks the nearest codeword; the mathematics is in `step`. 
 rates, of images, or of how dead codewords are revived (`replacement`).
 """
 
-from diveqcodec.quantize.base import CodebookQuantizer, Stepping
+from diveqcodec.quantize.base import RHO, CodebookQuantizer, Stepping
 from diveqcodec.quantize.step import Noise, diveq_step, nearest, step_toward, with_value
 
 __all__ = ["DiVeQ", "Noise", "diveq_step", "nearest", "step_toward", "with_value"]
@@ -37,7 +37,7 @@ class DiVeQ(CodebookQuantizer, Stepping):
         size: int,
         dim: int,
         *,
-        rho: float = 1.0,
+        rho: float = RHO,
         noise: Noise = "gradient",
         sigma: float | None = None,
     ) -> None:

@@ -53,19 +53,22 @@ class GumbelSoftmax(CodebookQuantizer):
         self, z: Tensor, taught: Tensor, generator: torch.Generator | None
     ) -> Quantised:
         logits = self._logits(z)
+        by = logits if taught is z else self._logits(taught)
         device = z.device if generator is None else generator.device
         uniform = torch.rand(logits.shape, generator=generator, device=device).to(z.device)
         # Both logarithms stay finite for a draw of exactly 0 and of 1 - 2^-24.
-        noise = -(-uniform.clamp_min(torch.finfo(uniform.dtype).tiny).log()).log()
+        uniform.clamp_min_(torch.finfo(uniform.dtype).tiny)
+        noise = uniform.log_().neg_().log_().neg_()
         soft = ((logits + noise) / self.temperature).softmax(-1)
         indices = soft.argmax(-1)
-        hard = functional.one_hot(indices, self.size).to(soft)
         codebook = self.codebook.to(soft)
+        chosen = functional.embedding(indices, codebook)
+        # The gradients of y + sg[onehot - y] times the codebook without its matrices of N K: to y
+        # through the codewords as they are, to the codewords through the choice.
         with torch.autocast(z.device.type, enabled=False):
-            mixed = (soft + (hard - soft).detach()) @ codebook
-        # The product of a matrix may round: the value is the codeword itself.
-        value = with_value(mixed, functional.embedding(indices, codebook.detach()))
-        return Quantised(value, indices, self.kl_weight * self._divergence(self._logits(taught)))
+            mixed = soft @ codebook.detach() + chosen
+        value = with_value(mixed, chosen.detach())
+        return Quantised(value, indices, self.kl_weight * self._divergence(by))
 
     def _logits(self, z: Tensor) -> Tensor:
         """`[..., K]`, in units of the codebook's scale."""

@@ -14,7 +14,7 @@ from diveqcodec.quantize.base import Quantised, Quantizer, check_weights, mean_s
 from diveqcodec.quantize.processes import from_first_process
 from diveqcodec.quantize.step import with_value
 
-# LFQ's entropy over all 2^D codewords is computed outright: [N, 2^D] numbers.
+# LFQ's entropy over all 2^D codewords holds the mean choice, 2^D numbers.
 _MOST_BITS = 16
 
 
@@ -129,13 +129,12 @@ class LFQ(Quantizer):
         """Mean entropy of a latent's choice, and entropy of the mean choice; nats."""
         logits = 4 * self.inverse_temperature * self._corner * normal  # of every bit being 1
         sure = _bit_entropy(logits).sum(-1).mean()
-        # log q of every codeword is the sum over its bits, so q is a product: [N, 2^D].
-        on, off = functional.logsigmoid(logits), functional.logsigmoid(-logits)
-        log_q = on.new_zeros(len(on), 1)
-        for bit in range(self.dim):
-            pair = torch.stack([off[:, bit], on[:, bit]], dim=-1)
-            log_q = (log_q[:, :, None] + pair[:, None, :]).flatten(1)
-        mean = log_q.exp().mean(0)
+        # q of a codeword is the product over its bits, hence of its first half and its second: the
+        # mean over N latents is one product of matrices, and no [N, 2^D] is ever made.
+        half = self.dim // 2
+        first, second = _choices(logits[:, :half]), _choices(logits[:, half:])
+        with torch.autocast(logits.device.type, enabled=False):
+            mean = first.t() @ second / len(logits)  # [2^half, 2^(D - half)]
         return sure, torch.special.entr(mean.clamp_min(torch.finfo(mean.dtype).tiny)).sum()
 
 
@@ -167,6 +166,16 @@ class BSQ(LFQ):
         mean = logits.sigmoid().mean(0).clamp(1e-7, 1 - 1e-7)
         equal = torch.special.entr(mean) + torch.special.entr(1 - mean)
         return _bit_entropy(logits).sum(-1).mean(), equal.sum()
+
+
+def _choices(logits: Tensor) -> Tensor:
+    """Probabilities `[N, 2^n]` of all values of n bits, from the logits `[N, n]` of a 1."""
+    on, off = functional.logsigmoid(logits), functional.logsigmoid(-logits)
+    log_q = logits.new_zeros(len(logits), 1)
+    for bit in range(logits.shape[1]):
+        pair = torch.stack([off[:, bit], on[:, bit]], dim=-1)
+        log_q = (log_q[:, :, None] + pair[:, None, :]).flatten(1)
+    return log_q.exp()
 
 
 def _bit_entropy(logits: Tensor) -> Tensor:

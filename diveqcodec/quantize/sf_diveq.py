@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diveqcodec.errors import ConfigError, TrainingError
-from diveqcodec.quantize.base import CodebookQuantizer, Quantised, Stepping
+from diveqcodec.quantize.base import RHO, CodebookQuantizer, Quantised, Stepping
 from diveqcodec.quantize.step import (
     Noise,
     as_float,
@@ -74,7 +74,7 @@ class SFDiVeQ(CodebookQuantizer, Stepping):
         steps: int = 4,
         tau: Literal["grid", "uniform"] = "grid",
         warmup: int = 0,
-        rho: float = 1.0,
+        rho: float = RHO,
         noise: Noise = "gradient",
         sigma: float | None = None,
     ) -> None:

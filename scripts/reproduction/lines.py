@@ -37,11 +37,16 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A run, what it measured, and how long it took."""
+    """A run, what it measured, and how long it took.
+
+    `seconds` are of the clock, which other work on the machine lengthens; `processor_seconds` are
+    of the processor, None in lines from before it was measured.
+    """
 
     run: Run
     result: dict[str, Any]
     seconds: float
+    processor_seconds: float | None = None
 
     def to_json(self) -> str:
         """One line, without the line break."""
@@ -52,6 +57,8 @@ class Line:
             "result": self.result,
             "seconds": round(self.seconds, 2),
         }
+        if self.processor_seconds is not None:
+            content["processor_seconds"] = round(self.processor_seconds, 2)
         return json.dumps(content)
 
     @staticmethod
@@ -59,7 +66,7 @@ class Line:
         """The inverse of `to_json`."""
         content = json.loads(text)
         run = Run.of(content["experiment"], content["scale"], **content["settings"])
-        return Line(run, content["result"], content["seconds"])
+        return Line(run, content["result"], content["seconds"], content.get("processor_seconds"))
 
 
 class Lines:
@@ -77,6 +84,7 @@ class Lines:
         self.path = path
         self.by_run: dict[Run, Line] = {}
         self._whole = 0  # bytes up to the end of the last whole line
+        self._size = 0  # bytes that were there when this object last looked
         content = path.read_bytes() if path.exists() else b""
         pieces = content.split(b"\n")
         for number, text in enumerate(pieces[:-1], start=1):
@@ -87,19 +95,28 @@ class Lines:
                     f"{path}, line {number}: not a run ({error}); delete the line to run it again"
                 ) from None
             self.by_run[line.run] = line
-        self._whole = len(content) - len(pieces[-1])
+        self._size = len(content)
+        self._whole = self._size - len(pieces[-1])
 
     def __iter__(self) -> Iterator[Line]:
         return iter(self.by_run.values())
 
     def add(self, line: Line) -> None:
-        """Appends one line, and makes sure that it is on the disk."""
+        """Appends one line, and makes sure that it is on the disk.
+
+        Raises:
+            DiveqError: someone else wrote to the file meanwhile; nothing of it is lost.
+        """
+        if (self.path.stat().st_size if self.path.exists() else 0) != self._size:
+            raise DiveqError(
+                f"{self.path}: another call adds lines to it; let one finish, then go on"
+            )
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("r+b" if self.path.exists() else "wb") as file:
             file.truncate(self._whole)
             file.seek(self._whole)
             file.write(line.to_json().encode("utf-8") + b"\n")
-            self._whole = file.tell()
+            self._whole = self._size = file.tell()
             file.flush()
             os.fsync(file.fileno())
         self.by_run[line.run] = line

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from diveqcodec.errors import DiveqError
 from scripts.reproduction import plots, tables, verdicts
+from scripts.reproduction.costs import hours
 from scripts.reproduction.plan import runs
 from scripts.reproduction.tables import Stores
 
@@ -58,14 +59,23 @@ def parts(stores: Stores) -> dict[str, list[str]]:
 
 
 def extent(stores: Stores) -> list[str]:
-    """How much of each scale has been run, and how long it took."""
+    """How much of each scale has been run, and the processor's time: measured and expected."""
     rows = []
     for scale, lines in stores.items():
         planned = list(runs(scale))
         done = [lines.by_run[run] for run in planned if run in lines.by_run]
-        hours = sum(line.seconds for line in done) / 3600
-        rows.append([scale, f"{len(done)} of {len(planned)}", f"{hours:.2f}"])
-    return [*tables.markdown(["scale", "runs done", "hours they took"], rows), ""]
+        timed = {line.run: line.processor_seconds for line in done if line.processor_seconds}
+        rows.append(
+            [
+                scale,
+                f"{len(done)} of {len(planned)}",
+                f"{sum(timed.values()) / 3600:.2f} for {len(timed)} runs",
+                f"{hours(list(timed)):.2f}",
+                f"{hours(planned):.2f}",
+            ]
+        )
+    head = ["scale", "runs done", "processor hours measured", "expected for these"]
+    return [*tables.markdown([*head, "expected for all"], rows), ""]
 
 
 def _image(text: str, name: str) -> list[str]:

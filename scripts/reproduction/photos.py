@@ -55,6 +55,7 @@ def crops(pictures: tuple[Tensor, ...], count: int, side: int, g: torch.Generato
     return result / 255
 
 
+@lru_cache(maxsize=2)
 def centres(folder: Path, side: int) -> Tensor:
     """The middle of every picture of the folder in full resolution, uint8 `[N, 3, side, side]`.
 

@@ -9,14 +9,16 @@ codewords.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from diveqcodec.quantize import DiVeQ, SFDiVeQ, interpolate, nearest
 from scripts.reproduction.lines import Run
+from scripts.reproduction.methods import PUBLISHED
 from scripts.reproduction.sources import KNOBS, Source, train
 
 WAYS = {
@@ -32,22 +34,17 @@ WAYS = {
 
 
 def run(job: Run, folder: Path) -> dict[str, Any]:
-    """One run of "rates": every `way` trains a quantizer of its own size."""
+    """One run of "rates"; ways that decode the same curve train it once."""
     way, bits = job["way"], job["bits"]
     source = Source(job["source"], job["dim"], folder)
-    torch.manual_seed(job["seed"])
-    g = torch.Generator().manual_seed(job["seed"])
     more = int(way[-1]) if way.startswith("segment") else 0
-    if way == "diveq":
-        quantizer: DiVeQ | SFDiVeQ = DiVeQ(1 << bits, source.dim)
-    elif way == "grid":
-        quantizer = SFDiVeQ(1 << (bits - 2), source.dim, steps=4)
-    else:
-        quantizer = SFDiVeQ(
-            1 << (bits - more), source.dim, tau="uniform", noise="forward", sigma=1e-3
-        )
-    quantizer.initialise(source.draw(max(4096, 2 << bits), g), g)
-    train(quantizer, source, job["steps"], KNOBS["middle"], g)
+    kind, size = way, 1 << bits
+    if way == "grid":
+        size >>= 2
+    elif way != "diveq":
+        kind, size = "curve", size >> more
+    trained = (kind, size, max(4096, 2 << bits), job["seed"], job["steps"])
+    quantizer = _trained(job["source"], job["dim"], folder, *trained)
     z = source.tested
     with torch.no_grad():
         if way in ("diveq", "grid"):
@@ -55,11 +52,37 @@ def run(job: Run, folder: Path) -> dict[str, Any]:
         elif way == "real":
             value = project(z, quantizer.codebook)
         elif way == "dither":
+            g = torch.Generator().manual_seed(100 + job["seed"])
             value = dithered(z, quantizer.codebook, g)
         else:
             table = midpoints(quantizer.codebook, 1 << more)
             value = table[nearest(z, table)]
     return {"mse": (value - z).square().mean().item(), "is_decodable": way != "real"}
+
+
+@lru_cache(maxsize=16)
+def _trained(
+    source_kind: str,
+    dim: int,
+    folder: Path,
+    kind: str,
+    size: int,
+    first: int,
+    seed: int,
+    steps: int,
+) -> DiVeQ | SFDiVeQ:
+    """DiVeQ, or a curve trained on its grid or as published, initialised on `first` samples."""
+    source = Source(source_kind, dim, folder)
+    torch.manual_seed(seed)
+    g = torch.Generator().manual_seed(seed)
+    if kind == "diveq":
+        quantizer: DiVeQ | SFDiVeQ = DiVeQ(size, dim, **PUBLISHED)
+    else:
+        tau: Literal["grid", "uniform"] = "grid" if kind == "grid" else "uniform"
+        quantizer = SFDiVeQ(size, dim, steps=4, tau=tau, **PUBLISHED)
+    quantizer.initialise(source.draw(first, g), g)
+    train(quantizer, source, steps, KNOBS["middle"], g)
+    return quantizer
 
 
 def project(z: Tensor, codebook: Tensor) -> Tensor:

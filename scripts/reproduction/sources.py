@@ -20,6 +20,7 @@ from scripts.reproduction.methods import make
 from scripts.reproduction.photos import patches
 
 BATCH = 512
+SAMPLES = 30_000  # of k-means, or 20 a codeword if that is more
 TESTED = 20_000  # fresh vectors to measure on
 # What the small search tries: learning rates of Adam, or for EMA, which has none, 1 - decay.
 KNOBS = {"low": 0.003, "middle": 0.01, "high": 0.03}
@@ -100,7 +101,7 @@ def train(
 
 def k_means(source: Source, size: int, g: torch.Generator) -> Tensor:
     """Lloyd's algorithm from random samples; codewords that die are drawn again."""
-    z = source.draw(max(30_000, 20 * size), g)
+    z = source.draw(max(SAMPLES, 20 * size), g)
     centres = z[torch.randperm(len(z), generator=g)[:size]].clone()
     for _ in range(20):
         indices = nearest(z, centres)

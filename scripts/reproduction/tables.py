@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from scripts.reproduction.lines import Line, Lines, Value
-from scripts.reproduction.methods import METHODS, TITLES
+from scripts.reproduction.methods import METHODS, REPLACING, TITLES
 from scripts.reproduction.plan import SEEDS, SWEPT
 from scripts.reproduction.rates import WAYS
 from scripts.reproduction.split import PRICE, SPLITS
@@ -82,6 +82,7 @@ def vqvae(stores: Stores, size: int) -> list[str]:
                 Spread.of(lines, "haarpsi").show(4),
                 f"{100 * Spread.of(lines, 'usage').mean:.0f} %",
                 f"{Spread.of(lines, 'perplexity').mean:.0f}",
+                f"{Spread.of(lines, 'replaced').mean:.0f}" if method in REPLACING else "–",
                 first["rate"],
             ]
         )
@@ -90,7 +91,7 @@ def vqvae(stores: Stores, size: int) -> list[str]:
         f"K = {size}, {scale} runs: network {settings['shape']}, {settings['steps']} steps of "
         f"{settings['batch']} crops, seeds 0, 1, 2, best mean PSNR first:"
     )
-    return [caption, "", *markdown([*head, "used", "perplexity", "rate"], rows), ""]
+    return [caption, "", *markdown([*head, "used", "perplexity", "replaced", "rate"], rows), ""]
 
 
 def sources(stores: Stores) -> list[str]:
@@ -204,38 +205,45 @@ def sweeps(stores: Stores) -> list[str]:
     ):
         methods = SWEPT[:2] if experiment == "sweep-rho" else SWEPT
         for scale in ("full", "quick"):
-            lines = stores[scale]
-            values = list(dict.fromkeys(ln.run[name] for ln in lines.of(experiment)))
-            values = [
-                value for value in values if _is_whole(lines, experiment, name, value, methods)
-            ]
-            if values:
+            points = swept(stores[scale], experiment, name)
+            whole = {
+                value: lines
+                for value, lines in points.items()
+                if all(len(_by(lines, method)) == len(SEEDS) for method in methods)
+            }
+            if len(whole) > 1:
                 break
         else:
             continue
-        values.sort(key=lambda value: float(value))
         rows = [
-            [
-                TITLES[method],
-                *(
-                    Spread.of(lines.of(experiment, method=method, **{name: value}), "psnr").show(2)
-                    for value in values
-                ),
-            ]
-            for method in methods
+            [TITLES[m], *(Spread.of(_by(lines, m), "psnr").show(2) for lines in whole.values())]
+            for m in methods
         ]
-        caption = f"{title}: PSNR in dB on held-out crops ({scale} runs, network small, K = 256):"
-        result += [caption, "", *markdown(["quantizer", *map(str, values)], rows), ""]
+        steps = next(iter(whole.values()))[0].run["steps"]
+        caption = (
+            f"{title}: PSNR in dB on held-out crops ({scale} runs, network small, K = 256, "
+            f"{steps} steps):"
+        )
+        result += [caption, "", *markdown(["quantizer", *map(str, whole)], rows), ""]
     return result
 
 
-def _is_whole(
-    lines: Lines, experiment: str, name: str, value: Value, methods: Sequence[str]
-) -> bool:
-    return all(
-        len(lines.of(experiment, method=method, **{name: value})) == len(SEEDS)
-        for method in methods
-    )
+def swept(lines: Lines, experiment: str, name: str) -> dict[Value, list[Line]]:
+    """The lines of a sweep by its value, in order, and with them the point that all sweeps share.
+
+    That point is the learning rate times 1; where the noise is swept it is "as published".
+    """
+    found: dict[Value, list[Line]] = {}
+    shared = [] if experiment == "sweep-rate" else lines.of("sweep-rate", times=1.0)
+    for line in [*shared, *lines.of(experiment)]:
+        value = dict(line.run.settings).get(name, "as published")
+        found.setdefault(value, []).append(line)
+    order = sorted(found, key=lambda v: -1.0 if v == "as published" else float(v or 0))
+    return {value: found[value] for value in order}
+
+
+def _by(lines: Iterable[Line], method: str) -> list[Line]:
+    return [line for line in lines if line.run["method"] == method]
 
 
 def split(stores: Stores) -> list[str]:

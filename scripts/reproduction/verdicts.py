@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from scripts.reproduction.methods import METHODS, TITLES
 from scripts.reproduction.plan import SEEDS, SWEPT
-from scripts.reproduction.tables import Spread, Stores, markdown, seeded
+from scripts.reproduction.tables import Spread, Stores, markdown, seeded, swept
 
 COMMAND = "`--only {}`"
 OPEN = "not measured yet"
@@ -136,15 +136,18 @@ def _robust(stores: Stores, experiment: str, name: str) -> list[str]:
     setting = "times" if experiment == "sweep-rate" else "batch"
     claim = f"More robust to {name}"
     for scale in ("full", "quick"):
-        lines = stores[scale]
-        values = {line.run[setting] for line in lines.of(experiment)}
+        points = swept(stores[scale], experiment, setting)
         falls: dict[str, Spread] = {}
         for method in SWEPT:
             per_seed = []
             for seed in SEEDS:
-                found = lines.of(experiment, method=method, seed=seed)
-                if values and {line.run[setting] for line in found} == values:
-                    psnrs = [line.result["psnr"] for line in found]
+                psnrs = [
+                    line.result["psnr"]
+                    for lines in points.values()
+                    for line in lines
+                    if (line.run["method"], line.run["seed"]) == (method, seed)
+                ]
+                if len(psnrs) == len(points) > 1:
                     per_seed.append(max(psnrs) - min(psnrs))
             if len(per_seed) == len(SEEDS):
                 mean = sum(per_seed) / len(per_seed)
@@ -157,7 +160,7 @@ def _robust(stores: Stores, experiment: str, name: str) -> list[str]:
     own = min(("diveq", "sf-diveq"), key=lambda method: falls[method].mean)
     other = min(("ema", "rotation"), key=lambda method: falls[method].mean)
     word = _compare(falls[other], falls[own], "holds", "does not hold", "not separated")
-    text = f"dB between best and worst of {len(values)} values ({scale}): {shown}"
+    text = f"dB between best and worst of {len(points)} values ({scale}): {shown}"
     return [claim, text, word, COMMAND.format("sweeps")]
 
 

@@ -1,9 +1,10 @@
 """Experiments (b), (c), (d): the paper's VQ-VAE on photographs, every quantizer at equal steps.
 
-For the first tenth of the steps nothing is quantized, for any of them (the paper does so for
+For the first fifth of the steps nothing is quantized, for any of them (the paper does so for
 SF-DiVeQ); then every codebook is initialised from the same kind of sample, the latents of the last
-batches. Rates are of indices: fixed length, and entropy coded with one static table that was
-counted on training pictures. Judged on the middle 256x256 pixels of the evaluation pictures.
+batches. Where the authors prescribe it, codewords that nobody chose are replaced. Rates are of
+indices: fixed length, and entropy coded with one static table that was counted on training
+pictures. Judged on the middle 256x256 pixels of the evaluation pictures.
 """
 
 from __future__ import annotations
@@ -18,9 +19,18 @@ import torch
 from torch import Tensor
 
 from diveqcodec.evaluate.metrics import ms_ssim, psnr
-from diveqcodec.quantize import DiVeQ, Quantizer, SFDiVeQ, index_counts, perplexity, usage
-from scripts.reproduction.lines import Run
-from scripts.reproduction.methods import make
+from diveqcodec.quantize import (
+    CodebookQuantizer,
+    DiVeQ,
+    Quantizer,
+    SFDiVeQ,
+    index_counts,
+    perplexity,
+    replace_unused,
+    usage,
+)
+from scripts.reproduction.lines import Run, Value
+from scripts.reproduction.methods import REPLACING, make
 from scripts.reproduction.network import SHAPES, STRIDE, VQVAE
 from scripts.reproduction.perceptual import haarpsi
 from scripts.reproduction.photos import centres, crops, load
@@ -30,6 +40,9 @@ EVALUATED = 256  # side of what is judged
 RATES = {"low": 0.0005, "middle": 0.0015, "high": 0.0045}  # learning rates of the small search
 HELD = 30  # of them only validate
 LOOKS = 8  # how often codebook use is written down
+WARM = 0.2  # share of the steps in which nothing is quantized
+REPLACEMENTS = 20  # as many as fit into all steps, at equal distances: every 50 of the full runs
+SETTLED = 0.8  # share of the steps after which codewords stay, and the table is counted
 
 
 @dataclass(slots=True)
@@ -39,6 +52,7 @@ class Trained:
     net: VQVAE
     counts: Tensor  # of the indices of the last fifth of the steps, the static table
     use: list[tuple[int, float, float]]  # step, usage, perplexity since the look before
+    replaced: int = 0  # codewords, all times together
 
 
 def run(job: Run, train: Path, test: Path, rate: str) -> dict[str, Any]:
@@ -49,12 +63,13 @@ def run(job: Run, train: Path, test: Path, rate: str) -> dict[str, Any]:
     settings = dict(job.settings)
     rho = settings.get("rho")
     if isinstance(quantizer, DiVeQ | SFDiVeQ) and rho is not None:
-        quantizer.rho = math.inf if rho == "inf" else float(rho)
+        set_noise(quantizer, rho)
     pace = RATES[rate] * float(settings.get("times", 1.0) or 1.0)
     trained = fit(job, quantizer, train, pace)
     result: dict[str, Any] = {
         "rate": rate,
         "codewords": quantizer.sizes[0],
+        "replaced": trained.replaced,
         "use": [(step, round(share, 4), round(p, 2)) for step, share, p in trained.use],
         "validation": validate(trained.net, train, shape.side),
     }
@@ -65,6 +80,12 @@ def run(job: Run, train: Path, test: Path, rate: str) -> dict[str, Any]:
     return {**result, **judge(trained, test)}
 
 
+def set_noise(quantizer: DiVeQ | SFDiVeQ, rho: Value) -> None:
+    """Noise of a swept size, in the gradient alone, in place of the published one."""
+    size = math.inf if rho == "inf" else float(rho or 0.0)
+    quantizer.set_noise(rho=size, noise="gradient", sigma=None)
+
+
 def fit(job: Run, quantizer: Quantizer, folder: Path, pace: float) -> Trained:
     """Adam, the learning rate halved after 40 and 70 % of the steps, as in the paper."""
     shape, steps, batch = SHAPES[job["shape"]], job["steps"], job["batch"]
@@ -72,10 +93,12 @@ def fit(job: Run, quantizer: Quantizer, folder: Path, pace: float) -> Trained:
     g = torch.Generator().manual_seed(job["seed"])
     net = VQVAE(shape, quantizer)
     optimizer = torch.optim.Adam(net.parameters(), lr=pace)
-    warm, look = max(1, steps // 10), max(1, steps // LOOKS)
+    warm, look = max(1, int(WARM * steps)), max(1, steps // LOOKS)
+    every = max(1, steps // REPLACEMENTS)
     needed = max(4096, 2 * job["size"])
     recent: list[Tensor] = []
     seen: list[Tensor] = []
+    fresh: list[Tensor] = []  # indices since the last replacement
     result = Trained(net, torch.zeros(quantizer.sizes[0], dtype=torch.int64), [])
     for step in range(steps):
         for group in optimizer.param_groups:
@@ -91,17 +114,31 @@ def fit(job: Run, quantizer: Quantizer, folder: Path, pace: float) -> Trained:
             value, indices, loss = quantizer(latent, g)
             decoded = net.decode(value)
             seen.append(indices.flatten())
-            if step >= 0.8 * steps:
+            fresh.append(seen[-1])
+            if step >= SETTLED * steps:
                 result.counts += index_counts(indices, quantizer.sizes[0])
         error = (decoded - x).square().mean()
         optimizer.zero_grad(set_to_none=True)
         (error / 0.06 + loss).backward()  # .06: the variance of photographs in [0, 1]
         optimizer.step()
+        if step >= warm and (step + 1 - warm) % every == 0:
+            if job["method"] in REPLACING and step < SETTLED * steps:
+                result.replaced += _replace(quantizer, torch.cat(fresh), optimizer, g)
+            fresh = []
         if seen and (step + 1) % look == 0:
             found, size = torch.cat(seen), quantizer.sizes[0]
             result.use.append((step + 1, usage(found, size), perplexity(found, size)))
             seen = []
     return result
+
+
+def _replace(
+    quantizer: Quantizer, indices: Tensor, optimizer: torch.optim.Optimizer, g: torch.Generator
+) -> int:
+    """Moves the codewords that these indices leave out; returns how many."""
+    assert isinstance(quantizer, CodebookQuantizer)
+    counts = index_counts(indices, quantizer.size)
+    return replace_unused(quantizer.unit, counts, optimizer=optimizer, generator=g)
 
 
 @torch.no_grad()

@@ -6,7 +6,19 @@ import torch
 from torch import Tensor
 
 from diveqcodec.errors import ConfigError, TrainingError
-from diveqcodec.quantize import DiVeQ, Noise, diveq_step, nearest, perplexity, usage, with_value
+from diveqcodec.quantize import (
+    DiVeQ,
+    Noise,
+    Product,
+    Residual,
+    SFDiVeQ,
+    diveq_step,
+    nearest,
+    perplexity,
+    usage,
+    with_value,
+)
+from diveqcodec.quantize.base import RHO
 from tests.support.quantizers import lookup_mse
 
 NOISES: list[Noise] = ["forward", "gradient", "none"]
@@ -167,6 +179,13 @@ def test_with_value_passes_the_surrogates_gradient_only() -> None:
     assert value.grad is None
 
 
+def test_modules_have_little_noise_by_default() -> None:
+    part = DiVeQ(4, 2)
+    for module in (part, SFDiVeQ(4, 2), Product([part, part]), Residual([part, part])):
+        assert (module.rho, module.noise, module.sigma) == (RHO, "gradient", None)
+    assert RHO <= 0.3  # at 1 the latents of small networks ran away from their codewords
+
+
 def test_nearest_over_several_chunks_agrees_with_cdist() -> None:
     z = torch.randn(5000, 3, generator=seeded())
     codebook = torch.randn(300, 3, generator=seeded(1), requires_grad=True)
@@ -197,7 +216,7 @@ def test_module_evaluates_by_lookup_only() -> None:
 def test_forward_noise_flatters_training_distortion_and_eval_does_not() -> None:
     # A decoder that learns to undo the step: here the ideal linear one, per the leak of z in z_q.
     torch.manual_seed(0)
-    quantizer = DiVeQ(8, 8, noise="forward")
+    quantizer = DiVeQ(8, 8, noise="forward", rho=1.0)
     z = torch.randn(4000, 8, generator=seeded())
 
     def residual_after_linear_decoder() -> float:

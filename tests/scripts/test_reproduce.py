@@ -13,11 +13,22 @@ import torch
 from PIL import Image
 
 from diveqcodec.errors import DiveqError
-from diveqcodec.quantize import FSQ, Projected
+from diveqcodec.quantize import FSQ, DiVeQ, Projected, SFDiVeQ
 from scripts import reproduce
-from scripts.reproduction import network, page, plan, rates, sources, split, tables, verdicts
-from scripts.reproduction.lines import Line, Lines, Run
-from scripts.reproduction.methods import LEVELS, METHODS, make
+from scripts.reproduction import (
+    costs,
+    network,
+    page,
+    plan,
+    rates,
+    sources,
+    split,
+    tables,
+    verdicts,
+    vqvae,
+)
+from scripts.reproduction.lines import Line, Lines, Run, Value
+from scripts.reproduction.methods import LEVELS, METHODS, REPLACING, make
 from scripts.reproduction.perceptual import haarpsi
 from scripts.reproduction.photos import centres, crops, load, patches
 from tests.support.places import ROOT
@@ -77,6 +88,50 @@ def test_a_plan_has_no_run_twice_and_quick_is_smaller() -> None:
         assert len(set(runs)) == len(runs)
         assert {plan.belongs(run) for run in runs} == set(plan.EXPERIMENTS)
     assert len(list(plan.runs("quick"))) < len(list(plan.runs("full"))) / 3
+
+
+def test_a_scale_costs_what_it_promises() -> None:
+    assert costs.hours(list(plan.runs("full"))) < 0.95 * 6
+    assert costs.hours(list(plan.runs("quick"))) < 11 / 60
+    tables_of_photographs = [run for run in plan.runs("full") if run.experiment == "vqvae"]
+    assert costs.hours(tables_of_photographs) > 3
+    for scale in ("quick", "full"):
+        lines = Lines(ROOT / "results" / "quantizers" / f"{scale}.jsonl")
+        timed = [line for line in lines if line.processor_seconds is not None]
+        for experiment in {line.run.experiment for line in timed}:
+            own = [line for line in timed if line.run.experiment == experiment]
+            took = sum(line.processor_seconds or 0.0 for line in own)
+            # A first run of a process loads the pictures; a busy machine takes a third more.
+            assert 0.5 < (took + 1) / (1 + sum(costs.expected(line.run) for line in own)) < 2
+
+
+def test_codewords_are_replaced_where_the_authors_prescribe_it(photos: Path) -> None:
+    for method in ("diveq", "nsvq", "ste"):
+        run = Run.of(
+            "vqvae", "quick", method=method, shape="small", size=256, seed=0, batch=2, steps=20
+        )
+        torch.manual_seed(0)
+        found = vqvae.fit(run, make(method, 256, 32), photos, 0.0015)
+        # 32 latents a step for 256 codewords: most are idle, at each of 12 replacements.
+        assert (found.replaced > 12 * 220) == (method in REPLACING), method
+        assert found.counts.sum() == 4 * 2 * 16  # of the last fifth of the steps
+
+
+def test_diveq_has_the_published_noise_unless_it_is_swept(photos: Path) -> None:
+    for method in ("diveq", "sf-diveq"):
+        quantizer = make(method, 64, 4)
+        assert isinstance(quantizer, DiVeQ | SFDiVeQ)
+        assert (quantizer.sigma, quantizer.noise) == (1e-3, "forward")
+        vqvae.set_noise(quantizer, "inf")
+        assert (quantizer.rho, quantizer.sigma, quantizer.noise) == (math.inf, None, "gradient")
+
+
+def test_ways_to_decode_one_curve_share_its_training(photos: Path) -> None:
+    common: dict[str, Value] = {"source": "gaussian", "dim": 2, "bits": 4, "seed": 5, "steps": 3}
+    rates._trained.cache_clear()
+    for way in ("segment+0", "real", "dither"):
+        rates.run(Run.of("rates", "quick", way=way, **common), photos)
+    assert rates._trained.cache_info().misses == 1
 
 
 def test_methods_trade_at_equal_bits() -> None:
@@ -215,14 +270,20 @@ def test_lines_survive_a_kill_in_the_middle(tmp_path: Path) -> None:
     lines = Lines(path)
     first, second = (Run.of("rates", "quick", bits=bits, rho="inf") for bits in (6, 8))
     lines.add(Line(first, {"mse": 0.5}, 1.234))
-    lines.add(Line(second, {"mse": 0.25}, 2.0))
+    lines.add(Line(second, {"mse": 0.25}, 2.0, 0.5))
     whole = path.read_bytes()
-    assert Lines(path).by_run[first].result == {"mse": 0.5}
+    assert Lines(path).by_run[first] == Line(first, {"mse": 0.5}, 1.23, None)
+    assert Lines(path).by_run[second].processor_seconds == 0.5
     path.write_bytes(whole[:-9])
     again = Lines(path)
     assert set(again.by_run) == {first}
-    again.add(Line(second, {"mse": 0.25}, 2.0))
+    again.add(Line(second, {"mse": 0.25}, 2.0, 0.5))
     assert path.read_bytes() == whole
+    other = Lines(path)
+    other.add(Line(Run.of("rates", "quick", bits=9, rho=0.0), {"mse": 0.125}, 1.0))
+    with pytest.raises(DiveqError, match="lines.jsonl: another call adds lines to it"):
+        again.add(Line(Run.of("rates", "quick", bits=7, rho=0.0), {"mse": 0.5}, 1.0))
+    assert len(Lines(path).by_run) == 3
     path.write_bytes(b"nonsense\n" + whole)
     with pytest.raises(DiveqError, match=r"lines.jsonl, line 1: not a run .* delete the line"):
         Lines(path)
@@ -273,6 +334,7 @@ def stores_with(psnr: dict[str, list[float]]) -> dict[str, Lines]:
             result = {
                 "psnr": value, "ms_ssim": 0.5, "haarpsi": 0.5, "usage": 1.0, "perplexity": 9.0,
                 "bpp_fixed": 0.03, "bpp_coded": 0.02, "codewords": 256, "rate": "low", "use": [],
+                "replaced": 7,
             }  # fmt: skip
             stores["full"].by_run[run] = Line(run, result, 1.0)
     return stores
@@ -296,9 +358,26 @@ def test_verdicts_need_every_seed_of_three() -> None:
 def test_a_table_shows_mean_and_half_the_range() -> None:
     text = "\n".join(tables.vqvae(stores_with({"diveq": [20.0, 21.0, 23.0]}), 256))
     assert "| DiVeQ | 256 | 0.0300 | 0.0200 ± 0.0000 | 21.33 ± 1.50 |" in text
+    assert "| 9 | 7 | low |" in text
+    assert "| 9 | – | low |" in text  # whose codewords stay
     assert text.index("DiVeQ |") < text.index("EMA |")  # best first
     assert tables.vqvae(stores_with({}), 16) == []
     assert tables.vqvae(stores_with({"ema": [1.0, 2.0]}), 256) == []
+
+
+def test_sweeps_share_the_point_that_they_go_through(tmp_path: Path) -> None:
+    stores = {scale: Lines(tmp_path / scale) for scale in ("quick", "full")}
+    for run in plan.runs("quick"):
+        if run.experiment.startswith("sweep"):
+            stores["quick"].by_run[run] = Line(run, {"psnr": 10.0 + run["seed"]}, 1.0)
+    text = "\n".join(tables.sweeps(stores))
+    for head in ("0.1 | 1.0 | 10.0", "4 | 16", "as published | 1.0"):
+        assert f"| quantizer | {head} |" in text
+    assert text.count("11.00 ± 1.00") == 4 * 3 + 4 * 2 + 2 * 2
+    batch = tables.swept(stores["quick"], "sweep-batch", "batch")
+    assert {value: len(lines) for value, lines in batch.items()} == {4: 12, 16: 12}
+    assert "2 values (quick)" in "\n".join(verdicts.table(stores))
+    assert "3 values (quick)" in "\n".join(verdicts.table(stores))
 
 
 def test_the_committed_page_is_that_of_the_committed_lines(tmp_path: Path) -> None:
