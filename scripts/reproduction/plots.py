@@ -19,7 +19,7 @@ COLOURS = {method: f"C{number}" for number, method in enumerate(METHODS)} | {"gu
 
 
 def draw(stores: Stores, folder: Path) -> list[str]:
-    """Writes the plots that the lines allow; returns their names."""
+    """Writes the plots that the lines allow, deletes the others; returns their names."""
     names = []
     for name, plot in (("vqvae", _vqvae), ("use", _use), ("sources", _sources)):
         figure, axes = pyplot.subplots(figsize=(7.5, 4.2), layout="constrained")
@@ -28,6 +28,8 @@ def draw(stores: Stores, folder: Path) -> list[str]:
             axes.legend(fontsize=7, ncols=2)
             figure.savefig(folder / f"{name}.png", dpi=90, metadata={"Software": None})
             names.append(name)
+        else:  # of lines that are no more
+            (folder / f"{name}.png").unlink(missing_ok=True)
         pyplot.close(figure)
     return names
 
