@@ -52,6 +52,7 @@ OUTSIDE = {
     "quality": {"torch"},  # for type checkers only
     "image": {"numpy", "PIL"},
     "image.kinds": set(),  # a module of a room that may more
+    "image.frames": set(),
     "image.tiff": set(),
     "target": set(),
     "verify": {"numpy"},

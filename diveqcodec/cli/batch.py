@@ -18,6 +18,7 @@ from diveqcodec.cli.console import Console, Misuse, reason
 from diveqcodec.cli.files import STREAM, check_stdout, check_target, is_folder
 from diveqcodec.cli.jobs import Failure, Job, Outcome, Source, Work, attempt
 from diveqcodec.cli.kinds import DVQ_SUFFIX, FileKind
+from diveqcodec.cli.standing import Look, remaining_job
 from diveqcodec.errors import DiveqError
 from diveqcodec.folders import files_below
 from diveqcodec.store import Place, Present, Remote, place
@@ -183,8 +184,7 @@ def run(
     *,
     processes: int | None = None,
     cluster: str | None = None,
-    skips_existing: bool = False,
-    begins: bytes = b"",
+    looks: Look | None = None,
     is_summed: bool = True,
 ) -> int:
     """Do the jobs, whatever happens to each; the exit status, 0 or 1.
@@ -196,16 +196,15 @@ def run(
         processes: How many work at the same time; by default one, or as many as a cluster of this
             machine has cores.
         cluster: The address of a cluster that does it.
-        skips_existing: Pass over jobs whose output is there already; an empty file is none.
-        begins: What an output begins with; one that does not is an error, not passed over.
+        looks: Pass over jobs whose output is there already; this tells whether it is whole.
         is_summed: Say at the end of several jobs what became of them.
     """
     start, console = time.perf_counter(), session.console
     total = _Total()
     waiting, present = [], Present()
     for job in jobs:
-        if skips_existing and job.target is not None and _is_there(job.target, present):
-            if (remaining := _doubtful(job, job.target, begins)) is not None:
+        if looks is not None and job.target is not None and _is_there(job.target, present):
+            if (remaining := remaining_job(job, job.target, looks)) is not None:
                 waiting.append(remaining)
                 continue
             total.skipped += 1
@@ -227,26 +226,6 @@ def run(
     if is_summed and len(jobs) > 1:
         console.line(total.line(time.perf_counter() - start))
     return 1 if total.failed else 0
-
-
-def _doubtful(job: Job, target: Place, begins: bytes) -> Job | None:
-    """The job, if what is there in place of its output is empty, or something else; else None.
-
-    Nothing is lost by writing over an empty file. Files of stores are not looked into.
-    """
-    try:
-        if isinstance(target, Remote) or not target.is_file():
-            return None
-        with target.open("rb") as file:
-            head = file.read(max(1, len(begins)))
-    except OSError:  # it is there, and may be whole
-        return None
-    if not head:
-        return replace(job, is_new=True)
-    if not head.startswith(begins):
-        problem = f"{target} is there, but is something else; use -f to overwrite"
-        return replace(job, problem=problem)
-    return None
 
 
 def _is_there(target: Place, present: Present) -> bool:
@@ -331,10 +310,14 @@ def _report(job: Job, result: Outcome | Failure, console: Console) -> None:
         return
     if result.line:
         console.line(result.line)
+    notices, record = result.notices, result.record
+    if job.notice is not None:
+        notices = (job.notice, *notices)
+        record = {**record, "notices": list(notices)}
     if not console.is_json:
-        for notice in result.notices:
+        for notice in notices:
             console.note(f"{name}: {notice}")
-    console.record(result.record)
+    console.record(record)
 
 
 def _target(source: Source, output: str | None, is_several: bool, naming: Naming) -> Place:

@@ -29,8 +29,8 @@ from diveqcodec.cli.options import (
     model_option,
     session_options,
 )
+from diveqcodec.cli.standing import dvq_state
 from diveqcodec.cli.tiles import compressed, lossless_options
-from diveqcodec.container.bitstream import MAGIC
 from diveqcodec.errors import ConfigError, DiveqError, ImageError
 from diveqcodec.exact.metadata import check_training
 from diveqcodec.image.kinds import SUFFIXES
@@ -172,8 +172,7 @@ def command(
         *(jobs, work, session),
         processes=processes,
         cluster=cluster,
-        skips_existing=skip_existing,
-        begins=MAGIC,
+        looks=dvq_state if skip_existing else None,
     )
     session.finish(status)
 

@@ -28,6 +28,7 @@ from diveqcodec.cli.options import (
     model_option,
     session_options,
 )
+from diveqcodec.cli.standing import picture_state
 from diveqcodec.cli.tiles import crop_options, decompressed
 from diveqcodec.container.bitstream import NO_MODEL
 from diveqcodec.errors import ModelError
@@ -118,7 +119,7 @@ def command(
         *(jobs, work, session),
         processes=processes,
         cluster=cluster,
-        skips_existing=skip_existing,
+        looks=picture_state if skip_existing else None,
     )
     session.finish(status)
 

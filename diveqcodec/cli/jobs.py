@@ -54,6 +54,7 @@ class Job:
         label: As messages call the output, if not as it is called here.
         is_new: The output was not there before the job was handed out. What is there now is from
             a try of which nothing more was heard.
+        notice: What to say once it is done.
     """
 
     source: Source
@@ -61,6 +62,7 @@ class Job:
     problem: str | None = None
     label: str | None = None
     is_new: bool = False
+    notice: str | None = None
 
     @property
     def target_name(self) -> str:

@@ -166,7 +166,9 @@ def batch_options(function: F) -> F:
         ),
         click.option("--keep-times", is_flag=True, help="Give outputs the times of their inputs."),
         click.option(
-            "--skip-existing", is_flag=True, help="Pass over inputs whose output is there already."
+            "--skip-existing",
+            is_flag=True,
+            help="Pass over inputs whose output is there already.",
         ),
     ):
         function = option(function)

@@ -114,9 +114,9 @@ def results(
 def _ready(job: Job, present: Present) -> Job:
     """A job to be handed out, perhaps more than once."""
     try:
-        is_new = job.target is not None and job.target not in present
+        is_new = job.is_new or (job.target is not None and job.target not in present)
     except OSError:  # it is said when the output cannot be written
-        is_new = False
+        is_new = job.is_new
     return replace(job.on_any_machine(), is_new=is_new)
 
 

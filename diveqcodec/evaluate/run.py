@@ -17,11 +17,13 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
+from diveqcodec.atomic import replacing
 from diveqcodec.errors import DiveqError
 from diveqcodec.evaluate.journal import Journal, Notes
 from diveqcodec.evaluate.metrics import ms_ssim, psnr
 from diveqcodec.evaluate.results import Results, Row
 from diveqcodec.image import Picture, load, save
+from diveqcodec.image.frames import state_of
 from diveqcodec.store import Place, Remote
 
 
@@ -156,13 +158,13 @@ def evaluate(
 def _divided(
     files: Sequence[Place], qualities: Sequence[float], folders: Folders, notes: Notes
 ) -> tuple[list[Task], dict[tuple[str, float], Row]]:
-    """What is to be measured, and the rows of a journal whose decoded pictures are there too."""
+    """What is to be measured, and the rows of a journal whose decoded pictures are whole too."""
     tasks, known = [], dict[tuple[str, float], Row]()
     for path, name in zip(files, picture_names(files), strict=True):
         rows = {
             quality: row
             for quality, row in notes.rows(path, name, qualities).items()
-            if folders.decoded is None or _decoded_path(folders.decoded, row).exists()
+            if folders.decoded is None or _is_whole(_decoded_path(folders.decoded, row))
         }
         known |= {(name, quality): row for quality, row in rows.items()}
         missing = tuple(quality for quality in qualities if quality not in rows)
@@ -290,9 +292,22 @@ def _decoded_path(folder: Path, row: Row) -> Path:
     return folder / f"{row.image}.q{row.quality:g}.png"
 
 
+def _is_whole(decoded: Path) -> bool:
+    """Whether a decoded picture is there, and all of it."""
+    try:
+        with decoded.open("rb") as file:
+            return state_of(file) == "whole"
+    except OSError:
+        return False
+
+
 def _save(decoded: Picture, target: Path) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DiveqError(f"{target.parent}: cannot make this folder: {error.strerror}") from error
-    save(decoded, target, "png")
+    try:
+        with replacing(target) as temporary:
+            save(decoded, temporary, "png")
+    except OSError as error:
+        raise DiveqError(f"{target}: cannot be written: {error.strerror}") from error

@@ -8,10 +8,10 @@ from typing import Any, BinaryIO, Final
 
 from PIL import Image
 
+from diveqcodec.image.frames import is_cut_png
+
 CUT: Final = "damaged: the file is cut off after the picture"
 
-_PNG_HEAD: Final = 8
-_PNG_FRAME: Final = 12  # length, type and checksum of a chunk
 _GIF_HEAD: Final = 13
 _GIF_IMAGE, _GIF_EXTENSION, _GIF_END = b",", b"!", b";"
 _MP_ENTRIES: Final = 0xB002  # the tag of the index of pictures in an MPO file
@@ -22,7 +22,7 @@ _LOOKED_AT: Final = 1 << 18
 def is_cut(image: Image.Image) -> bool:
     """Whether the file of an image that was opened lacks its end; its position is kept."""
     file: Any = getattr(image, "fp", None)
-    test = {"PNG": _is_cut_png, "GIF": _is_cut_gif}.get(image.format or "")
+    test = {"PNG": is_cut_png, "GIF": _is_cut_gif}.get(image.format or "")
     if file is None or not (test or image.format == "MPO"):
         return False
     back = file.tell()
@@ -31,17 +31,6 @@ def is_cut(image: Image.Image) -> bool:
         return test(file, size) if test else _is_cut_mpo(image, file, size)
     finally:
         file.seek(back)
-
-
-def _is_cut_png(file: BinaryIO, size: int) -> bool:
-    position = _PNG_HEAD
-    while position + _PNG_FRAME <= size:
-        file.seek(position)
-        head = file.read(8)
-        position += _PNG_FRAME + int.from_bytes(head[:4], "big")
-        if head[4:] == b"IEND":
-            return position > size
-    return True
 
 
 def _is_cut_gif(file: BinaryIO, size: int) -> bool:

@@ -21,6 +21,7 @@ _WIDTH: Final = 256
 _HEIGHT: Final = 257
 _PHOTOMETRIC: Final = 262
 _MAKE: Final = 271
+_STRIPS: Final = ((273, 279), (324, 325))  # offsets and lengths of strips, and of tiles
 _SUB_DIRECTORIES: Final = 330
 _DNG_VERSION: Final = 50706
 _MOSAICS: Final = (32803, 34892)  # photometric interpretations: colour filter array, linear raw
@@ -32,8 +33,16 @@ _REDUCED: Final = 1  # bits of NewSubfileType
 _MASK: Final = 4
 _OLD_REDUCED: Final = 2  # a value of SubfileType
 
+# Bytes of a value of every type.
+_SIZES: Final = {
+    **dict.fromkeys((1, 2, 6, 7), 1),
+    **dict.fromkeys((3, 8), 2),
+    **dict.fromkeys((4, 9, 11, 13), 4),
+    **dict.fromkeys((5, 10, 12, 16, 17, 18), 8),
+}
 _INTEGERS: Final = {1: "B", 2: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 _MAX_VALUES: Final = 256  # of a tag; what we ask of has fewer
+_MAX_STRIPS: Final = 1 << 20
 _MAX_PAGES: Final = 100_000
 
 
@@ -151,6 +160,17 @@ def read(file: BinaryIO) -> Tiff:
     return Tiff(pages, below, is_damaged)
 
 
+def extent(file: BinaryIO) -> int:
+    """Where the last byte lies that the first directory names: of its values and of its pixels.
+
+    Raises:
+        ValueError: No TIFF header, or no directory.
+        struct.error: The file ends within either.
+    """
+    reader = _Reader(file)
+    return reader.extent(reader.first)
+
+
 def _picture(tiff: Tiff) -> tuple[Page, list[str]]:
     """The page that is the picture, and what to say of it."""
     first = tiff.pages[0]
@@ -196,25 +216,49 @@ class _Reader:
 
     def directory(self, offset: int) -> Page:
         """The directory at an offset."""
-        count = self._unpack("Q" if self.is_big else "H", offset)
-        start, size = offset + (8 if self.is_big else 2), (20 if self.is_big else 12)
-        if not 0 < count <= 4096:
-            raise ValueError("no directory")
-        self._file.seek(start)
-        entries = self._file.read(count * size)
-        if len(entries) < count * size:
+        entries, end = self._entries(offset)
+        if not entries:
             raise ValueError("directory past the end")
         tags = {}
-        for position in range(0, len(entries), size):
-            tag, kind = struct.unpack_from(self.order + "HH", entries, position)
+        for entry in entries:
+            tag, kind = struct.unpack_from(self.order + "HH", entry)
             if tag in _READ and kind in _INTEGERS:
-                tags[tag] = self._values(entries[position : position + size], kind)
-        end = start + len(entries)
+                tags[tag] = self._values(entry, kind)
         try:
             following = self._unpack("Q" if self.is_big else "I", end)
         except struct.error:
             following = 0  # some programs leave the last pointer out
         return Page(offset, end, following, {tag: value for tag, value in tags.items() if value})
+
+    def extent(self, offset: int) -> int:
+        """Where the last byte lies that a directory names, or its own, as far as can be told."""
+        entries, last = self._entries(offset)
+        numbers: dict[int, tuple[int, ...]] = {}
+        for entry in entries:
+            tag, kind = struct.unpack_from(self.order + "HH", entry)
+            count, content = self._content(entry)
+            size = count * _SIZES.get(kind, 0)
+            if size > len(content):
+                last = max(last, self._pointer(content) + size)
+            if kind in _INTEGERS and any(tag in pair for pair in _STRIPS):
+                numbers[tag] = self._values(entry, kind, _MAX_STRIPS)
+        for offsets, lengths in _STRIPS:
+            pairs = zip(numbers.get(offsets, ()), numbers.get(lengths, ()), strict=False)
+            last = max([last, *(start + length for start, length in pairs)])
+        return last
+
+    def _entries(self, offset: int) -> tuple[list[bytes], int]:
+        """The entries of the directory at an offset, none if it is cut off, and where they end."""
+        count = self._unpack("Q" if self.is_big else "H", offset)
+        start, size = offset + (8 if self.is_big else 2), (20 if self.is_big else 12)
+        if not 0 < count <= 4096:
+            raise ValueError("no directory")
+        self._file.seek(start)
+        data = self._file.read(count * size)
+        end = start + count * size
+        if len(data) < count * size:
+            return [], end
+        return [data[i : i + size] for i in range(0, len(data), size)], end
 
     def below(self, parent: Page, seen: set[int]) -> Iterator[Page]:
         """The sub-directories of a page that can be read, and theirs."""
@@ -231,19 +275,26 @@ class _Reader:
                 yield page
                 pending.append(page)
 
-    def _values(self, entry: bytes, kind: int) -> tuple[int, ...]:
+    def _values(self, entry: bytes, kind: int, most: int = _MAX_VALUES) -> tuple[int, ...]:
         code = _INTEGERS[kind]
-        (count,) = struct.unpack_from(self.order + ("Q" if self.is_big else "I"), entry, 4)
-        count = min(count, _MAX_VALUES)
-        size = count * struct.calcsize("=" + code)
-        content = entry[12:] if self.is_big else entry[8:]
+        count, content = self._content(entry)
+        count = min(count, most)
+        size = count * _SIZES[kind]
         if size > len(content):
-            (offset,) = struct.unpack(self.order + ("Q" if self.is_big else "I"), content)
-            self._file.seek(offset)
+            self._file.seek(self._pointer(content))
             content = self._file.read(size)
             if len(content) < size:
                 return ()
         return struct.unpack_from(f"{self.order}{count}{code}", content)
+
+    def _content(self, entry: bytes) -> tuple[int, bytes]:
+        """How many values an entry has, and they themselves, or where they are."""
+        (count,) = struct.unpack_from(self.order + ("Q" if self.is_big else "I"), entry, 4)
+        return count, entry[12:] if self.is_big else entry[8:]
+
+    def _pointer(self, content: bytes) -> int:
+        offset: int = struct.unpack(self.order + ("Q" if self.is_big else "I"), content)[0]
+        return offset
 
     def _unpack(self, code: str, offset: int) -> int:
         self._file.seek(offset)

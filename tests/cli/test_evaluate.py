@@ -359,6 +359,23 @@ def test_a_run_goes_on_from_its_journal() -> None:
     assert Path("j.jsonl").read_text() == "something else"
 
 
+def test_a_decoded_picture_that_is_not_whole_is_made_again() -> None:
+    command = ("eval", "set", "-q", "20", "--resume", "j.jsonl", "--save-images", "decoded")
+    assert diveq(*command, "-o", "r.json").exit_code == 0
+    journal = Path("j.jsonl").read_bytes()
+    # as a machine that goes down may leave them: half a picture, half a line
+    cut, kept = Path("decoded/a.png.q20.png"), Path("decoded/sub/b.png.q20.png")
+    whole, inode = cut.read_bytes(), kept.stat().st_ino
+    cut.write_bytes(whole[: len(whole) // 2])
+    Path("j.jsonl").write_bytes(journal + bytes(64))
+    assert diveq(*command, "-o", "again.json").exit_code == 0
+    assert cut.read_bytes() == whole
+    assert kept.stat().st_ino == inode
+    assert Path("j.jsonl").read_bytes().startswith(journal)
+    assert b"\0" not in Path("j.jsonl").read_bytes()
+    assert sorted(path.name for path in Path("decoded").iterdir()) == ["a.png.q20.png", "sub"]
+
+
 @pytest.mark.slow
 def test_jobs_find_the_same_as_one_process() -> None:
     for jobs in (1, 2):
