@@ -6,6 +6,7 @@ picture but for its pixels. Knows nothing of files on disk.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +47,14 @@ class Wish:
     workers: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """Something to be done for a tile: its latent is decoded, or its pixels are painted."""
+
+    tile: int
+    is_paint: bool
+
+
 class PictureDecoder:
     """Decodes one file."""
 
@@ -58,6 +67,8 @@ class PictureDecoder:
         self.unfiltered: set[int] = set()  # what should have been
         self._latents: dict[int, Tensor] = {}
         self._uses: dict[int, int] = {}  # how many tiles still wait for a latent
+        self._decoded: dict[int, threading.Event] = {}  # whether there is anything to wait for
+        self._lock = threading.Lock()
 
     def run(self) -> Picture:
         """The picture.
@@ -96,27 +107,39 @@ class PictureDecoder:
             for other in others:
                 self._uses[other] = self._uses.get(other, 0) + 1
         order = sorted(self._uses)
-        pending = sorted(wanted, key=lambda index: max(needs[index]))
+        self._decoded = {index: threading.Event() for index in order}
         workers = min(self.wish.workers, len(order))
-        done = 0
-        for index, latent in zip(order, ordered_map(self._latent, order, workers), strict=True):
-            if latent is None:
-                self.lost.add(index)
+
+        def work(step: _Step) -> bool:
+            if step.is_paint:
+                self._paint(canvas, step.tile, wanted[step.tile], needs[step.tile])
             else:
-                self._latents[index], transparency = latent
-                canvas.paint(grid[index], None, transparency)
-            while done < len(pending) and max(needs[pending[done]]) <= index:
-                tile = pending[done]
-                self._paint(canvas, tile, wanted[tile], needs[tile])
-                done += 1
-                if self.wish.progress is not None:
-                    self.wish.progress(done, len(pending))
+                self._decode(canvas, step.tile)
+            return step.is_paint
+
+        done = 0
+        for is_paint in ordered_map(work, _steps(order, needs, workers), workers):
+            done += is_paint
+            if is_paint and self.wish.progress is not None:
+                self.wish.progress(done, len(wanted))
 
     @property
     def _seen(self) -> Tile:
         """What the pixels of the area depend on: what networks around them look at."""
         whole = Tile(0, 0, self.header.width, self.header.height)
         return self.networks.window(self.area, whole).pixels
+
+    def _decode(self, canvas: Canvas, index: int) -> None:
+        """Keep the latent of a tile for those around it, and paint its transparency."""
+        try:
+            latent = self._latent(index)
+            if latent is None:
+                self.lost.add(index)
+            else:
+                self._latents[index], transparency = latent
+                canvas.paint(self.layout.grid[index], None, transparency)
+        finally:
+            self._decoded[index].set()  # an error is raised in its turn; nobody need wait for it
 
     @torch.inference_mode()
     def _latent(self, index: int) -> tuple[Tensor, Pixels | None] | None:
@@ -144,6 +167,8 @@ class PictureDecoder:
     @torch.inference_mode()
     def _paint(self, canvas: Canvas, index: int, window: Window, needs: list[int]) -> None:
         """Run the synthesis of a tile, and forget the latents that no other tile waits for."""
+        for other in needs:
+            self._decoded[other].wait()
         tile, header = self.layout.grid[index], self.header
         if index not in self.lost:
             top, left, bottom, right = window.outer
@@ -159,10 +184,11 @@ class PictureDecoder:
                 filters=self._filters(index),
             )
             canvas.paint(tile, pixels[: tile.height, : tile.width], None)
-        for other in needs:
-            self._uses[other] -= 1
-            if not self._uses[other]:
-                self._latents.pop(other, None)
+        with self._lock:
+            for other in needs:
+                self._uses[other] -= 1
+                if not self._uses[other]:
+                    self._latents.pop(other, None)
 
     def _filters(self, index: int) -> filters.Filters | None:
         """Those of a tile; None if there are none, or if they are lost."""
@@ -192,6 +218,22 @@ class PictureDecoder:
         target.copy_(
             latent[rows[0] - row : rows[1] - row, columns[0] - column : columns[1] - column]
         )
+
+
+def _steps(order: list[int], needs: dict[int, list[int]], workers: int) -> list[_Step]:
+    """All that is to be done, such that a step needs none but those before it.
+
+    Those just before a step are still being worked on when its turn comes. So tiles are painted as
+    many steps late as there are workers: hardly ever one of these waits for another.
+    """
+    late = workers if workers > 1 else 0
+    pending = sorted(needs, key=lambda index: max(needs[index]))
+    steps: list[_Step] = []
+    for number, index in enumerate(order):
+        steps.append(_Step(index, False))
+        while pending and number >= late and max(needs[pending[0]]) <= order[number - late]:
+            steps.append(_Step(pending.pop(0), True))
+    return steps + [_Step(index, True) for index in pending]
 
 
 def _kept(latent: Tensor) -> Tensor:

@@ -7,13 +7,13 @@ them. Knows nothing of what is done.
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 import torch
+
+from diveqcodec import threads
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -25,26 +25,9 @@ _threads = 1  # that torch used before the first of them
 
 
 def ordered_map(function: Callable[[T], R], items: Iterable[T], workers: int) -> Iterator[R]:
-    """Results in the order of the items, of which up to `workers` are worked on at once.
-
-    No more results wait than there are workers, so memory does not grow with the items. An error
-    of one is raised where its result would be.
-    """
-    if workers <= 1:
-        yield from map(function, items)
-        return
-    with _one_core_each(), ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[R]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    """As `diveqcodec.threads.ordered_map`, each thread with one core for what torch does."""
+    with _one_core_each() if workers > 1 else nullcontext():
+        yield from threads.ordered_map(function, items, workers)
 
 
 @contextmanager

@@ -273,6 +273,61 @@ def test_workers_change_nothing_and_progress_is_told(codec: Codec, mixed) -> Non
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.parametrize("workers", [2, 5, 20])
+def test_no_worker_changes_a_pixel_of_a_damaged_file_either(
+    codec: Codec, mixed, workers: int
+) -> None:
+    data, whole = mixed
+    several = Codec(codec.model, networks=torch.float32, workers=workers)
+    for index in (0, 4, 8):
+        file = bitstream.read(data)
+        tile = file.tiles[index]
+        if tile is None:  # a lossless one
+            continue
+        wrong = dataclasses.replace(tile, index_crc=tile.index_crc ^ 1)  # seen when it is decoded
+        tiles = (*file.tiles[:index], wrong, *file.tiles[index + 1 :])
+        broken = bitstream.write(dataclasses.replace(file, tiles=tiles))
+        with pytest.raises(DamagedError):
+            several.decompress(broken)  # and nobody waits for ever
+        alone = codec.decompress(broken, partial=True)
+        found = several.decompress(broken, partial=True)
+        np.testing.assert_array_equal(found.pixels, alone.pixels)
+        assert found.alpha is not None
+        assert alone.alpha is not None
+        np.testing.assert_array_equal(found.alpha, alone.alpha)
+        assert found.notices == alone.notices
+    for crop in ((250, 250, 10, 10), (0, 0, 384, 1), (100, 0, 200, 331)):
+        x, y, width, height = crop
+        part = several.decompress(data, crop=crop).pixels
+        assert (part == whole.pixels[y : y + height, x : x + width]).all()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 30])
+@pytest.mark.parametrize("rows", [1, 2, 4])
+def test_a_step_needs_none_but_those_before_it(workers: int, rows: int) -> None:
+    """Else a thread might wait for what no thread will ever begin."""
+    from diveqcodec.decoder import _steps
+
+    grid = [(row, column) for row in range(rows) for column in range(3)]
+    needs = {
+        number: [
+            other
+            for other, (row, column) in enumerate(grid)
+            if abs(row - here[0]) <= 1 and abs(column - here[1]) <= 1
+        ]
+        for number, here in enumerate(grid)
+        if number != 1  # outside of a crop, but seen
+    }
+    steps = _steps(list(range(len(grid))), needs, workers)
+    assert len(steps) == len(set(steps)) == len(grid) + len(needs)
+    decoded = [step.tile for step in steps if not step.is_paint]
+    assert decoded == sorted(decoded)
+    for number, step in enumerate(steps):
+        if step.is_paint:
+            before = {one.tile for one in steps[:number] if not one.is_paint}
+            assert set(needs[step.tile]) <= before
+
+
 def test_latents_are_forgotten_when_nobody_waits_for_them(codec: Codec, monkeypatch) -> None:
     from diveqcodec.decoder import PictureDecoder
 

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from tests.support.places import PACKAGE, ROOT
 
 STOREYS = (  # from the ground up
-    {"errors", "folders", "lazy", "limits"},
+    {"errors", "folders", "lazy", "limits", "threads"},
     {"processes", "store"},
     {"atomic", "cluster", "config", "image", "parallel", "psnr", "quality", "ssim"},
     {"container", "quantize"},  # bytes; the paper
@@ -44,6 +44,7 @@ OUTSIDE = {
     "lazy": set(),
     "limits": set(),
     "processes": set(),
+    "threads": set(),
     "store": {"fsspec"},
     "cluster": {"dask", "distributed"},
     "psnr": {"numpy"},

@@ -138,7 +138,9 @@ def _decompress(settings: _Settings, job: Job, session: Session) -> Outcome:
     if settings.background is not None:
         picture = image.flatten(picture, settings.background)
     stream = BytesIO()
-    notices = picture.notices + image.save(picture, stream, settings.format)
+    notices = picture.notices + image.save(
+        picture, stream, settings.format, workers=session.cores()
+    )
     store(job, stream.getvalue(), settings.writing)
     seconds = time.perf_counter() - start - loading
     height, width = picture.pixels.shape[:2]

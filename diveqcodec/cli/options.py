@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -58,6 +60,12 @@ class Session:
             self._device = _device(self.device_name)
             log.info("%s, %d threads", self._device, torch.get_num_threads())
         return self._device
+
+    def cores(self) -> int:
+        """Threads for what torch does not do; without torch, which is not loaded for this."""
+        if self.threads is None and (torch := sys.modules.get("torch")) is not None:
+            return int(torch.get_num_threads())
+        return self.threads or os.cpu_count() or 1
 
     def installed(self, model_id: bytes) -> Entry | None:
         """The installed weights with this id, or None; each id is looked for once."""

@@ -11,6 +11,7 @@
 | `tiff` | which page of a TIFF file is the picture; no pixels |
 | `ends` | whether a file goes on behind the picture as it should; no pixels |
 | `frames` | whether a file that was written here is all there; no pixels |
+| `png` | large PNG files, written by several threads |
 | `mend` | damage that leaves every pixel as it was |
 | `pixels` | every mode of Pillow's to 8 bits a channel |
 | `colour`, `grey` | colours told by numbers instead of a profile; grey of more than 8 bits |

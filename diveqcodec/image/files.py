@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from diveqcodec.errors import ImageError
-from diveqcodec.image import ends, tiff
+from diveqcodec.image import ends, png, tiff
 from diveqcodec.image.kinds import HEAD_BYTES, sniff
 from diveqcodec.image.mend import mend
 from diveqcodec.image.metadata import (
@@ -81,11 +81,19 @@ def _file(source: str | Path | Remote | BinaryIO) -> BinaryIO:
     return open(source, "rb") if isinstance(source, str | Path) else source
 
 
-def save(picture: Picture, target: str | Path | BinaryIO, format: Format) -> tuple[str, ...]:
+def save(
+    picture: Picture, target: str | Path | BinaryIO, format: Format, *, workers: int = 1
+) -> tuple[str, ...]:
     """Write a picture; lossless except as JPEG (quality 95, no chroma subsampling).
 
     Metadata go with it where the format holds them. JPEG and PPM cannot hold transparency, which
     is an error rather than a guess at the background: `flatten` first.
+
+    Args:
+        picture: Pixels and what belongs to them.
+        target: A path or a binary file.
+        format: Whatever the path ends in.
+        workers: Threads that work on a large PNG; its bytes are the same for any number.
 
     Returns:
         Notices of metadata that the format could not hold.
@@ -108,15 +116,38 @@ def save(picture: Picture, target: str | Path | BinaryIO, format: Format) -> tup
         options |= {"lossless": True, "exact": True}
     elif format == "tiff" and picture.exif is None:
         options |= {"compression": "tiff_adobe_deflate"}  # libtiff cannot write EXIF directories
-    planes = picture.pixels
-    if picture.alpha is not None:
-        planes = np.concatenate([planes, picture.alpha[..., None]], axis=2)
-    image = Image.fromarray(planes[..., 0] if planes.shape[2] == 1 else planes)
     try:
-        image.save(target, format, **options)
+        if format == "png" and png.is_large(picture.pixels):
+            with _writable(target) as file:
+                png.write(file, picture.pixels, picture.alpha, options, workers)
+        else:
+            _image_of(picture).save(target, format, **options)
     except Exception as error:  # as for reading
         raise ImageError(f"cannot be written as {format} ({error})") from error
     return notices
+
+
+@contextmanager
+def _writable(target: str | Path | BinaryIO) -> Iterator[BinaryIO]:
+    """Something to write to; as with Pillow, a file that is new is removed after an error."""
+    if not isinstance(target, str | Path):
+        yield target
+        return
+    is_new = not Path(target).exists()
+    with open(target, "wb") as file:
+        try:
+            yield file
+        except BaseException:
+            if is_new:
+                Path(target).unlink(missing_ok=True)
+            raise
+
+
+def _image_of(picture: Picture) -> Image.Image:
+    planes = picture.pixels
+    if picture.alpha is not None:
+        planes = np.concatenate([planes, picture.alpha[..., None]], axis=2)
+    return Image.fromarray(planes[..., 0] if planes.shape[2] == 1 else planes)
 
 
 @dataclass(frozen=True, slots=True)
