@@ -102,12 +102,12 @@ def _too_few(curve: Curve, metric: Metric, count: int) -> str:
     values = curve.distortion(metric)
     lossless = sum(value == math.inf for value in values)
     missing = sum(math.isnan(value) for value in values)
-    causes = [f"{lossless} are lossless"] * bool(lossless)
-    causes += [f"{missing} have none"] * bool(missing)
+    causes = [f"{lossless} {'is' if lossless == 1 else 'are'} lossless"] * bool(lossless)
+    causes += [f"{missing} {'has' if missing == 1 else 'have'} none"] * bool(missing)
     why = f" ({', '.join(causes)})" if causes else ""
     return (
-        f"{curve.name}: a Bjøntegaard delta needs two points with {metric} at least, "
-        f"but there are {count}{why}; evaluate at more qualities"
+        f"{curve.name}: a Bjøntegaard delta needs at least two points with {metric}, "
+        f"but there {'is' if count == 1 else 'are'} {count}{why}; evaluate at more qualities"
     )
 
 
