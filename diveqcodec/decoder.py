@@ -18,7 +18,13 @@ from diveqcodec.container import alpha, filters
 from diveqcodec.container.bitstream import Tile
 from diveqcodec.container.canvas import Canvas, Crop, crop_area, meets
 from diveqcodec.container.entropy import Decoder
-from diveqcodec.container.pixelfile import check_front, layout_of, paint_lossless, picture_of
+from diveqcodec.container.pixelfile import (
+    check_front,
+    check_left,
+    layout_of,
+    paint_lossless,
+    picture_of,
+)
 from diveqcodec.container.salvage import Salvage, notices_of
 from diveqcodec.errors import DamagedError
 from diveqcodec.exact.tile import TileCoder, check_crc
@@ -74,7 +80,7 @@ class PictureDecoder:
         """The picture.
 
         Raises:
-            DamagedError: a tile that is needed is damaged, and not `is_partial`.
+            DamagedError: a tile that is needed is damaged, and not `is_partial`; or all are.
             ConfigError: the crop leaves the picture.
         """
         wish = self.wish
@@ -83,6 +89,7 @@ class PictureDecoder:
         lost = paint_lossless(self.found, canvas, is_partial=wish.is_partial)
         self._decode_tiles(canvas)
         lost |= {index for index in self.lost if meets(self.layout.grid[index], self.area)}
+        check_left(lost, self.layout.grid, self.area)
         return picture_of(canvas, self.file, notices_of(self.file, lost, self.unfiltered))
 
     def _decode_tiles(self, canvas: Canvas) -> None:

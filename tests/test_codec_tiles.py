@@ -248,6 +248,18 @@ def test_partial_of_half_a_file(codec: Codec, mixed) -> None:
     assert (found.pixels[:100, :100] == whole.pixels[:100, :100]).all()
 
 
+def test_a_picture_of_which_nothing_is_left_is_an_error(codec: Codec, mixed) -> None:
+    """Of the tiles that are wanted; where one is whole there is a picture."""
+    data, whole = mixed
+    with pytest.raises(DamagedError, match="no tile is whole of the 9 wanted"):
+        codec.decompress(data[:100], partial=True)
+    broken = spoil(data, chunk_place(data, 8))
+    with pytest.raises(DamagedError, match="no tile is whole of the 1 wanted"):
+        codec.decompress(broken, crop=(300, 300, 5, 5), partial=True)
+    found = codec.decompress(broken, crop=(0, 300, 384, 31), partial=True)
+    assert (found.pixels[:, :150] == whole.pixels[300:331, :150]).all()
+
+
 def test_another_models_file_is_refused_though_tiles_are_lost(codec: Codec, mixed) -> None:
     other = Codec(dataclasses.replace(codec.model, name="other", model_id=b"\1" * 8))
     with pytest.raises(ModelError):

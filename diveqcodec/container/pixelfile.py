@@ -6,7 +6,7 @@ nothing of models but that such a file names none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -108,6 +108,7 @@ def decompress(data: bytes, crop: Crop | None = None, *, is_partial: bool = Fals
     lost |= {index for index in found.lost if meets(grid[index], area)}
     if lost and not is_partial:
         raise found.error or DamagedError("damaged: a tile is missing")
+    check_left(lost, grid, area)
     return picture_of(canvas, found.file, notices_of(found.file, lost))
 
 
@@ -119,6 +120,17 @@ def check_front(found: Salvage, *, is_cropped: bool, is_partial: bool) -> None:
     """
     if found.error is not None and not is_partial and not (is_cropped and found.is_front_whole):
         raise found.error
+
+
+def check_left(lost: set[int], grid: Sequence[Tile], area: Tile) -> None:
+    """Refuse a picture of which nothing is left: nobody wants a grey rectangle.
+
+    Raises:
+        DamagedError: all tiles of the area are lost.
+    """
+    count = sum(meets(tile, area) for tile in grid)
+    if len(lost) == count:
+        raise DamagedError(f"damaged: no tile is whole of the {count} wanted")
 
 
 def picture_of(canvas: Canvas, file: DvqFile, notices: tuple[str, ...]) -> Picture:

@@ -88,12 +88,16 @@ def test_crops_that_are_none(value: str) -> None:
     assert "--crop" in result.stderr
 
 
-@pytest.mark.parametrize("options", [(), ("--lossless",)])
-def test_partial_says_what_is_grey(options: tuple[str, ...]) -> None:
+def spoiled(*options: str) -> None:
+    """`a.dvq`, of two tiles, with a byte of its last chunk changed."""
     draw(Path("a.png"), size=(80, 1300))
-    assert diveq("compress", "a.png", "-q", 20, *(options or ("--lossy",))).exit_code == 0
+    assert diveq("compress", "a.png", "-q", 20, *options).exit_code == 0
     data = Path("a.dvq").read_bytes()
     Path("a.dvq").write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+
+
+def test_partial_says_what_is_grey() -> None:
+    spoiled("--lossy")
     assert diveq("decompress", "a.dvq", "-o", "b.png").exit_code == 1
     assert not Path("b.png").exists()
     result = diveq("decompress", "a.dvq", "-o", "b.png", "--partial")
@@ -102,6 +106,14 @@ def test_partial_says_what_is_grey(options: tuple[str, ...]) -> None:
         result.stderr
     )
     assert (pixels_of("b.png")[1024:] == 128).all()
+
+
+def test_partial_writes_no_grey_picture_where_nothing_is_left() -> None:
+    spoiled("--lossless")  # both tiles are in one chunk
+    result = diveq("decompress", "a.dvq", "-o", "b.png", "--partial")
+    assert result.exit_code == 1
+    assert "Error: a.dvq: damaged: no tile is whole of the 2 wanted" in result.stderr
+    assert not Path("b.png").exists()
 
 
 def test_a_bar_counts_the_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
