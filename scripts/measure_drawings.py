@@ -52,7 +52,7 @@ def main() -> None:
             lossless = sum(tile is None for tile in bitstream.read(data).tiles)
             print(
                 f"{name:10}{quality:4.0f}{len(data):9,}{exact:15,}{ours:7.2f}{theirs:9.2f}"
-                f"  {lossless} lossless{'   WORSE' * is_worse}",
+                f"  {lossless} lossless{'   WORSE' * int(is_worse)}",
                 flush=True,
             )
     raise SystemExit(1 if failures else 0)
