@@ -13,7 +13,7 @@ from diveqcodec.errors import ConfigError, DamagedError, ModelError
 from diveqcodec.exact.weights import CodingModel
 from diveqcodec.image import Picture
 from tests.support.tiles import cut_into
-from tests.support.tiny import drawn, picture_of
+from tests.support.tiny import drawn, few_values, picture_of
 
 
 @pytest.fixture(scope="module")
@@ -116,16 +116,25 @@ def test_a_photograph_has_no_lossless_tiles(codec: Codec) -> None:
     assert data == codec.compress(picture, 60, lossless="never")
 
 
-def test_lossless_wins_where_it_is_not_larger(codec: Codec) -> None:
-    """At every quality a page is either smaller as it is, or the price of its error says so."""
+@pytest.mark.parametrize("quality", [1, 50, 100])
+def test_lossless_wins_where_it_is_not_larger(codec: Codec, quality: float) -> None:
     picture = picture_of(page(128, 200))
+    never = codec.compress(picture, quality, lossless="never")
     always = codec.compress(picture, lossless="always")
-    for quality in (1, 50, 100):
-        auto = codec.compress(picture, quality)
-        never = codec.compress(picture, quality, lossless="never")
-        assert auto in (always, never) or len(auto) <= len(always) + 2
-        if len(always) <= len(never):
-            assert len(auto) <= len(always)
+    assert len(always) < len(never)
+    assert codec.compress(picture, quality) == always
+
+
+@pytest.mark.parametrize(("quality", "is_exact"), [(25, False), (100, True)])
+def test_where_lossless_is_larger_the_price_of_the_error_decides(
+    codec: Codec, quality: float, is_exact: bool
+) -> None:
+    """A drawing of few values takes more bytes losslessly: too many at a low quality only."""
+    picture = picture_of(few_values(drawn(128, 128, seed=3)))
+    never = codec.compress(picture, quality, lossless="never")
+    always = codec.compress(picture, lossless="always")
+    assert len(never) < len(always)
+    assert codec.compress(picture, quality) == (always if is_exact else never)
 
 
 def test_always_takes_no_notice_of_the_quality(codec: Codec) -> None:

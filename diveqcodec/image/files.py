@@ -175,6 +175,10 @@ def _load(file: BinaryIO, asked: _Asked) -> Picture:
         if choice is not None:
             file, count = choice.file, choice.count
             notices += choice.notices
+        elif asked.is_strict:
+            raise ImageError(f"{asked.name}: {tiff.CUT}")
+        else:
+            notices.append(tiff.CUT)
     try:
         return _opened(file, asked, notices, count)
     except ImageError:

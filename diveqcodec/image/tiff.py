@@ -15,6 +15,9 @@ from typing import BinaryIO, Final
 from diveqcodec.errors import ImageError
 from diveqcodec.image.kinds import raw
 
+# What Pillow reads of such a file may lack tags, and nobody can tell whether it is a preview.
+CUT: Final = "damaged: the directory of the first page cannot be read whole"
+
 _SUBFILE_TYPE: Final = 254
 _OLD_SUBFILE_TYPE: Final = 255
 _WIDTH: Final = 256

@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -395,10 +396,20 @@ def test_results_of_other_pictures_are_named() -> None:
 
 
 def test_medians_and_wins_are_in_the_table() -> None:
+    """Beside a curve that needs twice the bits of one picture and 0.8 times those of the other."""
     diveq("eval", "set", "-q", "20,60,90", "-o", "r.json")
+    content = json.loads(Path("r.json").read_text())
+    for row in content["rows"]:
+        row["bytes"] = row["bytes"] * {"a.png": 10, "sub/b.png": 4}[row["image"]] // 5
+        row["bpp"] = 8 * row["bytes"] / (row["width"] * row["height"])
+    Path("r.json").write_text(json.dumps(content))
     result = diveq("eval", "set", "-q", "20,60,90", "--curve", "r.json")
-    line = next(line for line in result.stdout.splitlines() if line.startswith("diveq-4 (r.json)"))
-    assert line.split()[-6:-3] == ["0", "of", "2"] or "0 of 2" in line
+    head, line = result.stdout.splitlines()[-3:-1]  # a note on MS-SSIM is last
+    assert re.split(r"  +", head)[3:5] == ["median", "won"]
+    cells = re.split(r"  +", line)
+    assert cells[0] == "diveq-4 (r.json)"
+    assert float(cells[3].removesuffix(" %")) == pytest.approx((-50 + 25) / 2, abs=0.5)
+    assert cells[4:] == ["1 of 2", "-", "-", "-"]
     assert "no MS-SSIM: 2 of 2 pictures with a side below 161 pixels (a.png, sub/b.png)" in (
         result.stdout
     )

@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ def test_crops_are_those_of_files_of_equal_bytes(page: str, measured: Measured) 
         int(re.findall(r"([\d,]+) bytes", codec["says"])[0].replace(",", ""))
         for codec in picture["codecs"][1:]
     ]
-    assert sizes[1] == pytest.approx(sizes[0], rel=0.06)  # JPEG has whole qualities only
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.01)
     quality = float(re.findall(r"quality ([\d.]+)", picture["codecs"][2]["says"])[0])
     original = Image.open(measured.files[0])
     data = anchor("jpeg").compress(_picture(np.asarray(original)), quality)
@@ -127,6 +127,30 @@ def _picture(pixels: Any) -> Any:
     from diveqcodec.image import Picture
 
     return Picture(pixels)
+
+
+@pytest.mark.parametrize("quality", [10, 30, 60])
+def test_fine_qualities_come_within_one_percent_and_whole_ones_to_the_nearest(
+    measured: Measured, quality: float
+) -> None:
+    webp, jpeg = (
+        replace(found, rows=tuple(row for row in found.rows if row.image == "a.png"))
+        for found in measured.results
+    )
+    jpegs = replace(jpeg, rows=tuple(row for row in jpeg.rows if row.quality == quality))
+    codecs = [anchor("jpeg"), anchor("webp")]
+    first, fine = at_equal_bytes(measured.files[0], "a.png", codecs, [jpegs, webp]).coded
+    assert first.quality == quality
+    assert fine.size == pytest.approx(first.size, rel=0.01)
+    # Whole qualities may be further apart than that, and then none lies nearer.
+    webps = replace(webp, rows=tuple(row for row in webp.rows if row.quality == quality))
+    first, whole = at_equal_bytes(measured.files[0], "a.png", codecs[::-1], [webps, jpeg]).coded
+    picture = _picture(np.asarray(Image.open(measured.files[0])))
+    beside = [len(codecs[0].compress(picture, round(whole.quality) + step)) for step in (-1, 1)]
+    assert beside[0] < whole.size < beside[1]
+    distance = abs(whole.size - first.size)
+    nearest = min(abs(size - first.size) for size in beside)
+    assert distance <= max(0.0101 * first.size, nearest)
 
 
 def test_crops_lie_where_the_codecs_differ_most(measured: Measured) -> None:
