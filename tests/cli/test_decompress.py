@@ -1,4 +1,8 @@
 import json
+import os
+import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -8,8 +12,13 @@ import pytest
 from diveqcodec import image
 from diveqcodec.cli.batch import PICTURE_SUFFIXES
 from diveqcodec.cli.decompress import SUFFIX_OF
-from diveqcodec.container import bitstream
+from diveqcodec.container import bitstream, pixelfile
+from diveqcodec.image import Picture
 from tests.support.commands import TINY, diveq, draw, errors, opened
+from tests.support.places import ROOT
+
+# What needs no weights, and in a process of its own no torch.
+DVQ = pixelfile.compress(Picture(np.zeros((1, 1, 3), np.uint8)))
 
 
 @pytest.fixture(autouse=True)
@@ -195,3 +204,105 @@ def test_a_forgotten_o_is_guessed() -> None:
     result = diveq("decompress", "photo.dvq", "new.png", "-f")
     assert result.exit_code == 1
     assert errors(result) == ["Error: new.png: no such file. To name the output, use -o new.png"]
+
+
+@pytest.mark.parametrize("command", ["decompress", "info"])
+def test_what_else_lies_in_a_folder_is_named_by_v(command: str) -> None:
+    Path("d").mkdir()
+    Path("d/good.dvq").write_bytes(DVQ)
+    Path("d/notes.txt").write_text("words")
+    draw(Path("d/sub/other.png"))
+    arguments = (command, "d", *(("-o", "out", "-f") if command == "decompress" else ()))
+    said = "Note: d: skipped 2 of 3 files, not .dvq files"
+    assert diveq(*arguments).stderr.splitlines()[0] == said
+    lines = diveq(*arguments, "-v").stderr.splitlines()
+    at = lines.index(said)
+    assert lines[at + 1 : at + 3] == [
+        "d/notes.txt: not a .dvq file",
+        "d/sub/other.png: not a .dvq file",
+    ]
+    assert not any("not a" in line for line in diveq(*arguments, "--quiet").stderr.splitlines())
+
+
+def test_times_are_kept_when_asked_for() -> None:
+    Path("a.dvq").write_bytes(DVQ)
+    os.utime("a.dvq", ns=(10**18, 10**18 + 123_456_789))
+    assert diveq("decompress", "a.dvq", "--keep-times").exit_code == 0
+    assert Path("a.png").stat().st_mtime_ns == 10**18 + 123_456_789
+    assert diveq("decompress", "a.dvq", "-f").exit_code == 0
+    assert Path("a.png").stat().st_mtime_ns > 10**18 + 10**17
+
+
+def test_permissions_are_kept() -> None:
+    Path("a.dvq").write_bytes(DVQ)
+    Path("a.dvq").chmod(0o600)
+    assert diveq("decompress", "a.dvq").exit_code == 0
+    assert stat.S_IMODE(Path("a.png").stat().st_mode) == 0o600
+    Path("a.png").chmod(0o640)
+    Path("a.dvq").chmod(0o755)
+    assert diveq("decompress", "a.dvq", "-f").exit_code == 0
+    assert stat.S_IMODE(Path("a.png").stat().st_mode) == 0o640
+    assert diveq("decompress", "a.dvq", "-o", "b.png").exit_code == 0
+    assert stat.S_IMODE(Path("b.png").stat().st_mode) == 0o644
+
+
+def test_the_end_of_a_batch_is_summed_up() -> None:
+    for name in ("a.dvq", "b.dvq"):
+        Path(name).write_bytes(DVQ)
+    result = diveq("decompress", "a.dvq", "b.dvq", "nope.dvq")
+    assert result.exit_code == 1
+    written = sum(Path(name).stat().st_size for name in ("a.png", "b.png"))
+    expected = f"3 files: 2 done, 1 failed   {2 * len(DVQ)} B -> {written} B   "
+    assert result.stderr.splitlines()[-1].startswith(expected)
+    result = diveq("decompress", "a.dvq", "b.dvq", "--skip-existing")
+    assert result.exit_code == 0
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("2 files: 0 done, 2 already there   ")
+    for quiet in ("--quiet", "--json"):
+        assert "files:" not in diveq("decompress", "a.dvq", "b.dvq", "-f", quiet).stderr
+    assert "files:" not in diveq("decompress", "a.dvq", "-f").stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names that are not UTF-8")
+@pytest.mark.parametrize("command", ["decompress", "info"])
+def test_json_with_names_that_are_not_utf8(command: str) -> None:
+    name = os.fsdecode(b"caf\xe9.dvq")
+    for path in (name, "b.dvq"):
+        Path(path).write_bytes(DVQ)
+    result = diveq(command, name, "b.dvq", "missing.dvq", "--json")
+    assert result.exit_code == 1
+    first, second, third = map(json.loads, result.stdout.splitlines())
+    assert os.fsencode(first["input"]) == b"caf\xe9.dvq"
+    assert (second["input"], third["error"]) == ("b.dvq", "no such file")
+    if command == "decompress":
+        assert os.fsencode(first["output"]) == b"caf\xe9.png"
+        assert Path(first["output"]).exists()
+    again = ("-f",) if command == "decompress" else ()
+    result = diveq(command, name, "b.dvq", *again)
+    assert result.exit_code == 0
+    assert "caf" in result.output
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("decompress", "a.dvq", "--json", "-o", "x.png"),
+        ("decompress", "a.dvq", "-o", "-"),
+        ("info", "a.dvq", "--json"),
+        ("info", "a.dvq"),
+    ],
+    ids=" ".join,
+)
+def test_a_stdout_that_cannot_be_written_is_named(arguments: tuple[str, ...]) -> None:
+    Path("a.dvq").write_bytes(DVQ)
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "diveqcodec", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+    assert done.returncode == 1
+    assert done.stderr == "Error: <stdout>: cannot be written: no space left on device\n"
