@@ -31,6 +31,7 @@ _WHITE_IS_ZERO: Final = 0
 _MIN_SAMPLE: Final = (340, 280)  # of any type, and of integers only
 _MAX_SAMPLE: Final = (341, 281)
 _WHITES: Final = (1, 255, 65535)
+_WIDE: Final = {"F": "float", "I": "32-bit"}  # modes whose values alone may tell what is white
 # The share of pixels that may lie above white: a few are overshoot, or defects of a sensor.
 _OVERSHOOT: Final = 0.01
 # Below this part of the range, a notice: data of 14 bits or fewer in 16 look nearly black.
@@ -79,7 +80,7 @@ def is_deep(mode: str) -> bool:
 
 def scale_of(image: Image.Image) -> ValueScale:
     """What the file of an image that Pillow opened says of its deep grey values."""
-    depth = {"F": "float", "I": "32-bit"}.get(image.mode, "16-bit")
+    depth = _WIDE.get(image.mode, "16-bit")
     white: float | None = 65535.0 if image.mode.startswith("I;16") else None
     if image.mode == "I" and image.format in ("PPM", "PNG"):
         white, depth = 65535.0, "16-bit"  # Pillow has scaled to it
@@ -164,7 +165,9 @@ def _note(values: NDArray[Any], ends: Range, depth: str, notices: list[str]) -> 
     """Say what is lost, which white was taken, what was clipped, and that little is used."""
     black, white = ends.black, ends.white
     low, high = float(values.min()), float(values.max())
-    told = "" if depth == "16-bit" and white == _WHITES[-1] else f", white {white:g}"
+    # The white of 16 bits, or fewer that Pillow has scaled to it.
+    is_plain = white == _WHITES[-1] and depth not in _WIDE.values()
+    told = "" if is_plain else f", white {white:g}"
     notices.append(f"{depth} input coded as 8-bit{told}")
     if clipped := int(((values < black) | (values > white)).sum()):
         notices.append(f"{clipped} of {values.size} pixels outside {black:g}...{white:g} clipped")

@@ -3,13 +3,14 @@
 Some of it must be asked before an image is loaded, which is `samples_of`; the rest is `to_pixels`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any, Final
 
 import numpy as np
 from PIL import Image, ImageCms
 
+from diveqcodec.errors import ImageError
 from diveqcodec.image import grey
 from diveqcodec.image.colour import Encoding, encoding_of, unknown_code
 from diveqcodec.image.picture import Pixels
@@ -52,7 +53,10 @@ def samples_of(image: Image.Image) -> Samples:
     _mend_transparency(image, raw_mode)
     encoding, notice = encoding_of(image), unknown_code(image)
     if grey.is_deep(image.mode):
-        return Samples(True, 8, grey.scale_of(image), encoding, notice)
+        scale, bits = grey.scale_of(image), _bits(image, raw_mode)
+        if bits > 8 and ";16" not in raw_mode:  # more than 8 that Pillow has scaled to 16
+            scale = replace(scale, depth=f"{bits}-bit")
+        return Samples(True, 8, scale, encoding, notice)
     opacity = _opacity_of_deep(image, raw_mode)
     return Samples(is_grey, _bits(image, raw_mode), None, encoding, notice, opacity)
 
@@ -70,7 +74,7 @@ def to_pixels(
         notices: Gets what had to be changed.
 
     Raises:
-        ImageError: Deep grey whose white cannot be told.
+        ImageError: Deep grey whose white cannot be told, or deep JPEG 2000 whose black cannot.
     """
     encoding = samples.encoding
     if encoding is not None:
@@ -87,6 +91,8 @@ def to_pixels(
     if samples.bits > 8:
         notices.append(f"{samples.bits}-bit input coded as 8-bit")
     pixels, alpha = _eight_bits(image, icc, samples.is_grey, notices)
+    if samples.bits > 8 and image.format == "JPEG2000":
+        _check_white(pixels, alpha, f"{name}: {samples.bits}-bit JPEG 2000")
     return pixels if encoding is None else encoding.convert(pixels), alpha
 
 
@@ -102,6 +108,20 @@ def _eight_bits(
     if image.mode in ("P", "PA") and icc is None and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., :1].copy()  # a palette of greys
     return pixels, alpha
+
+
+def _check_white(pixels: Pixels, alpha: Pixels | None, what: str) -> None:
+    """Refuse samples that may be white or black.
+
+    Pillow (13, and those before) rounds more than 8 bits of colours in JPEG 2000 without a look at
+    the end of the range: white is 256 then, and comes out as 0.
+    """
+    doubtful = int((pixels == 0).sum()) + (0 if alpha is None else int((alpha == 0).sum()))
+    if doubtful:
+        raise ImageError(
+            f"{what}: Pillow reads white as black, which {doubtful} samples may be; "
+            "make a PNG of it first, such as with opj_decompress"
+        )
 
 
 def _planes(image: Image.Image, mode: str) -> tuple[Pixels, Pixels | None]:
