@@ -6,14 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 
 from diveqcodec import codec
 from diveqcodec.cli import compress
 from diveqcodec.codec import Codec
 from diveqcodec.container import bitstream
-from diveqcodec.image import Picture
+from diveqcodec.image import Picture, load
 from diveqcodec.quality import DEFAULT_QUALITY
 from tests.support.commands import diveq, draw, errors, opened
+from tests.support.profiles import ADOBE_RGB
 
 pytestmark = pytest.mark.usefixtures("models")
 
@@ -249,6 +251,40 @@ def test_metadata(choice: str | None, kept: set[str]) -> None:
     file = bitstream.read(Path("photo.dvq").read_bytes())
     found = {"icc": file.icc, "exif": file.exif, "xmp": file.xmp}
     assert {name for name, value in found.items() if value} == kept
+
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description a="b"/></x:xmpmeta>'
+
+
+@pytest.mark.parametrize("choice", ["all", "icc", "none"])
+@pytest.mark.parametrize("read", ["png", "jpg", "tif", "webp"])
+@pytest.mark.parametrize("written", ["png", "jpg", "tif", "webp"])
+def test_metadata_through_files(read: str, written: str, choice: str) -> None:
+    """EXIF, XMP, profile and resolution from a file of one format to one of another."""
+    exif = Image.Exif()
+    exif[0x010E] = "a description"
+    exif[0x011A], exif[0x011B], exif[0x0128] = 300, 150, 2
+    options: dict[str, Any] = {"exif": exif, "icc_profile": ADOBE_RGB, "dpi": (300, 150)}
+    if read == "png":
+        options["pnginfo"] = PngInfo()
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", XMP.decode())
+    elif read == "tif":
+        exif[700] = XMP
+    else:
+        options["xmp"] = XMP
+    opened(draw(Path("plain.png"))).save(f"photo.{read}", **options)
+    lossless = ("--lossless", "--metadata", choice)  # needs no model
+    assert diveq("compress", f"photo.{read}", *lossless).exit_code == 0
+    result = diveq("decompress", "photo.dvq", "-o", f"back.{written}", "--json")
+    assert json.loads(result.stdout)["notices"] == []
+    image, picture = opened(f"back.{written}"), load(f"back.{written}")
+    found = image.getexif()
+    assert picture.icc == (None if choice == "none" else ADOBE_RGB)
+    assert picture.xmp == (XMP if choice == "all" else None)
+    assert found.get(0x010E) == ("a description" if choice == "all" else None)
+    if choice == "all":
+        x, y = image.info.get("dpi") or (found[0x011A], found[0x011B])  # WebP has EXIF's alone
+        assert (float(x), float(y)) == pytest.approx((300, 150), abs=0.02)
 
 
 def test_notices_name_the_file() -> None:

@@ -8,6 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
@@ -16,6 +17,7 @@ from diveqcodec.evaluate.resultfiles import read_results
 from tests.support.commands import diveq, draw, errors, install_tiny, opened
 from tests.support.learned import ARCHITECTURE, save_checkpoint, with_compressai
 from tests.support.places import ROOT
+from tests.support.tiffs import page, raw_like, tiff
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +56,26 @@ def test_results_as_table_json_csv_plot_and_pictures() -> None:
     decoded = sorted(str(path) for path in Path("decoded").rglob("*.png"))
     assert decoded[0] == "decoded/a.png.q20.png"
     assert len(decoded) == 6
+
+
+def test_no_preview_is_measured() -> None:
+    """A camera's raw file is an error with its remedy; the full page of a TIFF is taken."""
+    full, preview = np.asarray(opened("set/a.png")), np.asarray(opened("set/sub/b.png"))
+    Path("more").mkdir()
+    Path("more/raw.dng").write_bytes(tiff([raw_like(preview)]))
+    Path("more/scan.tif").write_bytes(tiff([page(preview, 2, t254=1), page(full, 2)]))
+    Path("more/same.png").write_bytes(Path("set/a.png").read_bytes())
+    result = diveq("eval", "more", "-q", "20,90", "-o", "r.json")
+    assert result.exit_code == 1
+    assert errors(result) == [
+        "Error: more/raw.dng: a camera's raw file (EXAMPLE), not developed; "
+        "make a TIFF or PNG of it first, such as with rawpy"
+    ]
+    rows = json.loads(Path("r.json").read_text())["rows"]
+    assert [row["image"] for row in rows] == ["same.png"] * 2 + ["scan.tif"] * 2
+    keys = ("width", "height", "bytes", "psnr_rgb")
+    same, scan = ([[row[key] for key in keys] for row in part] for part in (rows[:2], rows[2:]))
+    assert same == scan
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names that are not UTF-8")

@@ -17,10 +17,11 @@ from diveqcodec.cli.console import Console, OutputError
 from diveqcodec.cli.kinds import PICTURES
 from diveqcodec.codec import Codec
 from diveqcodec.container import pixelfile
-from diveqcodec.image import Picture
-from tests.support.commands import diveq, draw, errors
+from diveqcodec.image import Picture, load
+from tests.support.commands import diveq, draw, errors, opened
 from tests.support.places import ROOT
 from tests.support.plans import planned, touch
+from tests.support.profiles import ADOBE_RGB
 
 # Compression of pictures is tested elsewhere; here it is a stand-in that costs nothing.
 DVQ = pixelfile.compress(Picture(np.zeros((1, 1, 3), np.uint8), None, None, None, None))
@@ -89,6 +90,23 @@ def test_folders_that_cannot_be_read_are_errors(monkeypatch: pytest.MonkeyPatch)
     a, locked = batch.expand(["d"], PICTURES, Console())
     assert (a.name, a.problem) == ("d/a.png", None)
     assert (locked.name, locked.problem) == ("d/locked", "cannot be read: permission denied")
+
+
+def test_our_own_png_with_large_metadata_is_read_again() -> None:
+    """Pillow alone refuses a PNG with more than a megabyte of a profile or of XMP."""
+    filler = np.random.default_rng(0).bytes(1_300_000)
+    profile = ADOBE_RGB + filler  # more than it says that it has, which deflate cannot shorten
+    xmp = b"<x:xmpmeta>" + filler.hex().encode()[:1_200_000] + b"</x:xmpmeta>"
+    opened(draw(Path("a.png"))).save("a.tif", icc_profile=profile, tiffinfo={700: xmp})
+    options = ("--lossless", "--metadata", "all")
+    assert diveq("compress", "a.tif", *options).exit_code == 0
+    assert diveq("decompress", "a.dvq", "-o", "b.png").exit_code == 0
+    result = diveq("compress", "b.png", *options)
+    assert result.exit_code == 0
+    assert "Note" not in result.stderr
+    assert Path("b.dvq").read_bytes() == Path("a.dvq").read_bytes()
+    picture = load("b.png")
+    assert (picture.icc, picture.xmp) == (profile, xmp)
 
 
 # --- names ---

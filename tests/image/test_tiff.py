@@ -10,7 +10,7 @@ import pytest
 from diveqcodec.errors import ImageError
 from diveqcodec.image import Pixels, load
 from diveqcodec.image import tiff as directories
-from tests.support.tiffs import Directory, page, tiff
+from tests.support.tiffs import Directory, page, raw_like, tiff
 
 RNG = np.random.default_rng(0)
 SMALL = RNG.integers(0, 256, (6, 8, 3), dtype=np.uint8)
@@ -25,19 +25,10 @@ def loaded(chain: list[Directory], **options: bool) -> tuple[Pixels, tuple[str, 
     return picture.pixels, picture.notices
 
 
-def raw_like(photometric: int, **tags: int) -> Directory:
-    """A preview with the mosaic below it."""
-    first = page(SMALL, 2, t254=1, **tags)
-    first.tags[271] = (2, tuple(b"EXAMPLE\0"))
-    mosaic = page(RNG.integers(0, 4096, (24, 32), dtype=np.uint16), photometric, t254=0)
-    first.below = [mosaic]
-    return first
-
-
 @pytest.mark.parametrize(("photometric", "tags"), [(32803, {}), (34892, {}), (1, {"t50706": 1})])
 def test_a_raw_file_is_refused_with_its_remedy(photometric: int, tags: dict[str, int]) -> None:
     with pytest.raises(ImageError) as caught:
-        loaded([raw_like(photometric, **tags)])
+        loaded([raw_like(SMALL, photometric, **tags)])
     assert str(caught.value) == (
         "x.tif: a camera's raw file (EXAMPLE), not developed; "
         "make a TIFF or PNG of it first, such as with rawpy"

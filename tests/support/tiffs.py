@@ -74,3 +74,12 @@ def _append(data: bytearray, directory: Directory, order: str, is_big: bool) -> 
     offset = len(data)
     data += struct.pack(order + ("Q" if is_big else "H"), len(tags)) + entries + bytes(width)
     return offset, len(data) - width
+
+
+def raw_like(preview: NDArray[np.uint8], photometric: int = 32803, **tags: int) -> Directory:
+    """A preview with a mosaic of sensor values below it, as cameras write."""
+    first = page(preview, 2, t254=1, **tags)
+    first.tags[271] = (2, tuple(b"EXAMPLE\0"))
+    values = np.random.default_rng(0).integers(0, 4096, (24, 32), dtype=np.uint16)
+    first.below = [page(values, photometric, t254=0)]
+    return first

@@ -11,6 +11,7 @@ from PIL import Image
 from diveqcodec.errors import TrainingError
 from diveqcodec.train import data
 from diveqcodec.train.config import DataConfig
+from tests.support.tiffs import page, raw_like, tiff
 from tests.support.training import draw_pictures
 
 CPU = torch.device("cpu")
@@ -41,6 +42,22 @@ def test_only_usable_pictures_are_loaded(tmp_path: Path, caplog: pytest.LogCaptu
     assert "63x500 is smaller than the crop of 64" in loaded.skipped[3]
     assert loaded.skipped[2] == "moved.png: no such file"
     assert caplog.text.count("left out") == 5
+
+
+def test_no_preview_is_trained_on(tmp_path: Path) -> None:
+    """A camera's raw file is left out with its remedy; the full page of a TIFF is taken."""
+    random = np.random.default_rng(0)
+    full = random.integers(0, 256, (80, 96, 3), dtype=np.uint8)
+    preview = random.integers(0, 256, (70, 70, 3), dtype=np.uint8)
+    (tmp_path / "raw.dng").write_bytes(tiff([raw_like(preview)]))
+    (tmp_path / "scan.tif").write_bytes(tiff([page(preview, 2, t254=1), page(full, 2)]))
+    loaded = data.load(tmp_path, 64, CPU)
+    assert loaded.names == ["scan.tif"]
+    np.testing.assert_array_equal(loaded.tensors[0].permute(1, 2, 0).numpy(), full)
+    assert loaded.skipped == [
+        "raw.dng: a camera's raw file (EXAMPLE), not developed; "
+        "make a TIFF or PNG of it first, such as with rawpy"
+    ]
 
 
 def test_many_files_left_out_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
