@@ -10,6 +10,7 @@ import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from PIL import Image
 from diveqcodec.evaluate.anchors import anchor
 from diveqcodec.evaluate.crops import SIDE, at_equal_bytes
 from diveqcodec.evaluate.html import Report, html_report
-from diveqcodec.evaluate.results import Results
+from diveqcodec.evaluate.results import Results, Row
 from diveqcodec.evaluate.run import Folders, evaluate
 from diveqcodec.evaluate.trials import Trial
 from tests.support.commands import diveq, draw, install_tiny
@@ -290,3 +291,97 @@ def test_it_works_in_a_browser(page: str, tmp_path: Path) -> None:
     assert len(seen["pictures"]) == 1 + 2 * 3
     assert "No plot over MS-SSIM: no curve has ms-ssim to draw." in run.stdout
     assert min(seen["pictures"]) > 0
+
+
+class Whole:
+    """JPEG by another name, with the qualities it was measured at only."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.compress, self.decompress = anchor("jpeg").compress, anchor("jpeg").decompress
+
+
+def curves_of(name: str, sizes: dict[str, float], errors: dict[str, float]) -> Results:
+    """Results of pictures with so many times the bytes, and the error that MS-SSIM leaves.
+
+    Twice the bytes are 4 dB of PSNR and half that error, so that BD-rates are known by hand.
+    """
+    rows = tuple(
+        Row(
+            *(image, 170, 165, 20 + 20 * step, round(1000 * factor * 2**step), 30 + 4 * step),
+            *(1 - 0.1 * errors[image] / 2**step, 0.5, 0.25),
+        )
+        for image, factor in sizes.items()
+        for step in range(4)
+    )
+    return Results(name, "", rows, {})
+
+
+@pytest.fixture(scope="module")
+def against_two(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A page with two anchors: which picture is best differs by anchor and by metric."""
+    folder = tmp_path_factory.mktemp("two")
+    files = [draw(folder / f"{name}.png", size=(170, 165)) for name in "abcd"]
+    names = [path.name for path in files]
+    ones = dict.fromkeys(names, 1.0)
+    results = [
+        curves_of("ours", ones, ones),
+        curves_of(
+            "left",
+            dict(zip(names, (2.0, 0.8, 1.25, 1.0), strict=True)),
+            dict(zip(names, (0.5, 1.0, 1.6, 0.5), strict=True)),
+        ),
+        curves_of(
+            "right",
+            dict(zip(names, (0.5, 1.0, 1.25, 2.0), strict=True)),
+            dict(zip(names, (1.0, 1.6, 1.0, 0.5), strict=True)),
+        ),
+    ]
+    qualities = tuple(row.quality for row in results[0].rows[:4])
+    trials = [Trial(Whole(found.name), qualities, lambda: Whole("")) for found in results]
+    return html_report(Report(trials, results, [], files, None))
+
+
+def test_best_and_worst_are_told_against_each_anchor_and_in_both_metrics(against_two: str) -> None:
+    table = against_two[against_two.index('id="pictures"') :].partition("</table>")[0]
+    heads = re.findall(r"<th>(.*?)</th>", table)
+    assert heads == ["picture", "size", "left", "left, MS-SSIM", "right", "right, MS-SSIM"]
+    rows = [
+        re.findall(r'<td class="(\w*)" data-value="(-?[\d.]+)"', row)
+        for row in table.partition("<tbody>")[2].split("</tr>")[:-1]
+    ]
+    figures = np.array([[float(value) for _, value in row] for row in rows])
+    # left: sizes; sizes times errors; right: the same
+    shares = [(2, 0.8, 1.25, 1), (1, 0.8, 2, 0.5), (0.5, 1, 1.25, 2), (0.5, 1.6, 1.25, 1)]
+    assert figures == pytest.approx(100 / np.array(shares).T - 100, abs=0.15)
+    marks = [[mark for mark, _ in row] for row in rows]
+    assert [list(column) for column in zip(*marks, strict=True)] == [
+        ["best", "worst", "", ""],
+        ["", "", "best", "worst"],
+        ["worst", "", "", "best"],
+        ["worst", "best", "", ""],
+    ]
+    # Crops of the worst and the best against each anchor, in PSNR; the same picture only once.
+    pictures = crops_of(against_two)
+    assert [picture["image"] for picture in pictures] == ["b.png", "a.png", "d.png"]
+    names = ["original", "ours", "left", "right"]
+    assert all([one["name"] for one in picture["codecs"]] == names for picture in pictures)
+
+
+def test_both_metrics_are_plotted(against_two: str, page: str) -> None:
+    plots = dict(
+        re.findall(
+            r'<img alt="([\w-]+) over rate" src="data:image/svg\+xml;base64,(.*?)"', against_two
+        )
+    )
+    assert list(plots) == ["PSNR", "MS-SSIM"]
+    titles = {"PSNR": "PSNR-RGB (dB)", "MS-SSIM": "MS-SSIM (dB)"}
+    for metric, data in plots.items():
+        svg = base64.b64decode(data).decode()
+        ElementTree.fromstring(svg)
+        assert titles[metric] in svg
+        for name in ("ours", "left", "right"):
+            assert name in svg
+    assert "No plot over" not in against_two
+    assert re.findall(r'<img alt="([\w-]+) over rate"', page) == ["PSNR"]
+    assert "No plot over MS-SSIM: no curve has ms-ssim to draw." in page
