@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
 import pytest
 import torch
 from torch import Tensor
 
+from diveqcodec.model.dvq import DvqModel
+from diveqcodec.train.loop import Trainer
 from diveqcodec.train.optimizer import Muon, Optimizers, orthogonal, update
 from diveqcodec.train.processes import Processes
+from diveqcodec.train.schedule import make_optimizer
+from diveqcodec.train.statistics import Interval
+from tests.support.tiny import TINY, tiny_config, training_pictures
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (8, 64), (64, 8), (1, 5), (5, 1), (1, 1)])
@@ -124,3 +133,41 @@ def test_processes_share_the_kernels_and_together_make_every_update() -> None:
     assert shares[0][1].any()
     assert not any(share.any() for share in shares[0][3:])
     assert all(half.sent.dtype == torch.bfloat16 for half in halves)
+
+
+@pytest.mark.parametrize("kernels", ["muon", "adamw"])
+def test_kernels_of_networks_of_pixels_are_whose_the_configuration_says(
+    kernels: Literal["muon", "adamw"],
+) -> None:
+    """And no other parameter is Muon's, whatever its shape."""
+    config = tiny_config(optim={"kernels": kernels}, model=replace(TINY, predistortion=True))
+    model = DvqModel(config.model)
+    made = make_optimizer(model, config)
+    of_muon = {id(p) for group in made.muon.param_groups for p in group["params"]}
+    wanted = {
+        id(p)
+        for name, p in model.named_parameters()
+        if model.kind_of(name) in ("networks", "predistortion") and p.ndim == 4
+    }
+    assert wanted
+    assert of_muon == (wanted if kernels == "muon" else set())
+
+
+def test_a_run_goes_on_with_the_other_optimizer(tmp_path: Path) -> None:
+    """Moments of kernels start anew then, those of everything else do not."""
+    trainers = []
+    for kernels in ("adamw", "muon", "adamw"):
+        config = tiny_config(8, optim={"kernels": kernels, "linear": 0.0})
+        trainer = Trainer(config, training_pictures(), tmp_path)
+        if trainers:
+            trainer.resume(tmp_path / "last.safetensors")
+        else:
+            trainer.start()
+        kept = trainer.optimizer.state_of(trainer.model.synthesis.tail.weight)
+        bias = trainer.optimizer.state_of(trainer.model.synthesis.tail.bias)
+        assert not kept
+        assert bool(bias) == bool(trainers)
+        trainer.advance(Interval(trainer.model, trainer.device))
+        trainer.save()
+        trainers.append(trainer)
+    assert trainers[-1].step == 3
