@@ -155,7 +155,7 @@ def test_kernels_of_networks_of_pixels_are_whose_the_configuration_says(
 
 def test_a_run_goes_on_with_the_other_optimizer(tmp_path: Path) -> None:
     """Moments of kernels start anew then, those of everything else do not."""
-    trainers = []
+    trainers: list[Trainer] = []
     for kernels in ("adamw", "muon", "adamw"):
         config = tiny_config(8, optim={"kernels": kernels, "linear": 0.0})
         trainer = Trainer(config, training_pictures(), tmp_path)
