@@ -634,3 +634,16 @@ def test_averaged_weights_trail_behind(dataset: Path, tmp_path: Path) -> None:
     assert 0 < decay < 1
     torch.testing.assert_close(average, decay * start + (1 - decay) * now)
     assert average_decay(100_000, 0.999) == 0.999
+
+
+@pytest.mark.parametrize("text", ["0.98", ".98", "98e-2", "+.98", "9.8e-1"])
+def test_numbers_of_an_assignment_may_be_written_as_people_do(text: str) -> None:
+    assert load_config(None, (f"optim.ema={text}",)).optim.ema == 0.98
+
+
+def test_assignments_may_be_those_of_python() -> None:
+    assert load_config(None, ("optim.warmup=1", "optim.lr=1.", "model.predistortion=True")) == (
+        load_config(None, ("optim.warmup=1", "optim.lr=1.0", "model.predistortion=true"))
+    )
+    with pytest.raises(ConfigError, match=r"optim.ema: expected float, got '\.'"):
+        load_config(None, ("optim.ema=.",))
