@@ -181,6 +181,8 @@ class Codec:
         parts = {name: round(bits) for name, bits in tally.bits.items()}
         if file.header.has_filters:
             parts["filters"] = 8 * sum(len(tile.filters or b"") for tile in file.tiles if tile)
+        if file.header.has_patches:
+            parts["patches"] = 8 * sum(len(tile.patches or b"") for tile in file.tiles if tile)
         if file.lossless:
             parts["lossless"] = 8 * sum(len(part.packed) for part in file.lossless)
         parts["container"] = 8 * len(data) - sum(parts.values())

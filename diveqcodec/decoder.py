@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diveqcodec.container import alpha, filters
+from diveqcodec.container import alpha, filters, patches
 from diveqcodec.container.bitstream import Tile
 from diveqcodec.container.canvas import Canvas, Crop, crop_area, meets
 from diveqcodec.container.entropy import Decoder
@@ -71,6 +71,7 @@ class PictureDecoder:
         self.layout = layout_of(self.file)
         self.lost = set(found.lost)
         self.unfiltered: set[int] = set()  # what should have been
+        self.unpatched: set[int] = set()
         self._latents: dict[int, Tensor] = {}
         self._uses: dict[int, int] = {}  # how many tiles still wait for a latent
         self._decoded: dict[int, threading.Event] = {}  # whether there is anything to wait for
@@ -90,7 +91,8 @@ class PictureDecoder:
         self._decode_tiles(canvas)
         lost |= {index for index in self.lost if meets(self.layout.grid[index], self.area)}
         check_left(lost, self.layout.grid, self.area)
-        return picture_of(canvas, self.file, notices_of(self.file, lost, self.unfiltered))
+        notices = notices_of(self.file, lost, self.unfiltered, self.unpatched)
+        return picture_of(canvas, self.file, notices)
 
     def _decode_tiles(self, canvas: Canvas) -> None:
         """Decode and paint what networks have coded of the area."""
@@ -191,11 +193,31 @@ class PictureDecoder:
                 filters=self._filters(index),
             )
             canvas.paint(tile, pixels[: tile.height, : tile.width], None)
+            self._patch(canvas, index)
         with self._lock:
             for other in needs:
                 self._uses[other] -= 1
                 if not self._uses[other]:
                     self._latents.pop(other, None)
+
+    def _patch(self, canvas: Canvas, index: int) -> None:
+        """Paint what of a tile is lossless."""
+        data, header = self.file.tiles[index], self.header
+        if data is None or not header.has_patches:
+            return
+        tile = self.layout.grid[index]
+        try:
+            if data.patches is None:
+                raise self.found.error or DamagedError(f"damaged: chunk PTCH {index} is missing")
+            name = f"chunk PTCH {index}"
+            for patch in patches.unpack(data.patches, tile.height, tile.width, name):
+                place = patch.within(tile)
+                if meets(place, self.area):
+                    canvas.paint(place, patches.pixels_of(patch, is_grey=header.is_grey), None)
+        except DamagedError:
+            if not self.wish.is_partial:
+                raise
+            self.unpatched.add(index)
 
     def _filters(self, index: int) -> filters.Filters | None:
         """Those of a tile; None if there are none, or if they are lost."""

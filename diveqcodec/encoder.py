@@ -2,9 +2,10 @@
 
 A tile that looks drawn is coded both ways. It is lossless if its bits are fewer than what the
 networks' tile costs at the quality asked for: its bits, and its error at the price of the quality.
-So lossless always wins where it is smaller. With a `Refiner` a tile is coded twice, its latent as
-the analysis gives it and refined, and the cheaper one is kept by the same price. Knows nothing of
-files on disk.
+So lossless always wins where it is smaller. Parts of a tile that look drawn become patches by the
+same price; networks then see the picture as if it were transparent there. With a `Refiner` a tile
+is coded twice, its latent as the analysis gives it and refined, and the cheaper one is kept by the
+same price. Knows nothing of files on disk.
 """
 
 from __future__ import annotations
@@ -14,11 +15,15 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from diveqcodec.container import alpha, bitstream, filters, lossless, pixelfile
+from diveqcodec import patching
+from diveqcodec.container import alpha, bitstream, drawnparts, filters, lossless, patches, pixelfile
 from diveqcodec.container.bitstream import NO_MODEL, Tile, TileData
+from diveqcodec.container.canvas import meets
 from diveqcodec.container.entropy import Encoder
+from diveqcodec.container.patches import Patch
 from diveqcodec.container.pixelfile import Layout, area_of
 from diveqcodec.container.regions import close
 from diveqcodec.exact.tile import Tally, TileCoder, TileSource
@@ -45,7 +50,7 @@ class CodingJob:
         gain: The gain index.
         rate: Multiplier of the bits in the assignment of codewords.
         effort: 1 ... 9, of the search for small lossless tiles, and for filters.
-        lossless: Which tiles may be, "always" being no matter for networks.
+        lossless: Which tiles, or patches of them, may be; "always" is no matter for networks.
         tally: Collects ideal bits by part; only with "never".
         progress: Is told of every tile, and of every round in it.
         workers: Tiles that are worked on at once; with a refiner, which needs much memory, one.
@@ -71,9 +76,17 @@ class CodingJob:
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """A tile as the networks code it, if that was needed, and what it costs both ways, in bits."""
+    """A tile as the networks code all of it, if that was needed, and what it costs, in bits.
+
+    Attributes:
+        coded: Without patches.
+        patches: Those that pay.
+        coded_cost: With them.
+        lossless_cost: As a lossless tile.
+    """
 
     coded: TileData | None
+    patches: tuple[Patch, ...] = ()
     coded_cost: float = 0.0
     lossless_cost: float = field(default=float("inf"))
 
@@ -87,8 +100,8 @@ class PictureEncoder:
         self.header = pixelfile.header_of(picture, self.model.model_id, job.gain)
         self.layout = Layout.of(self.header)
         self.whole = Tile(0, 0, self.header.width, self.header.height)
-        self.search = FilterSearch(networks, picture, job.gain, job.effort)
         self._done = 0
+        self._look_at(picture)
 
     def run(self) -> bytes:
         """The bytes of the file."""
@@ -100,10 +113,16 @@ class PictureEncoder:
             self._choose(trials)
         regions = layout.regions()
         self._advance((len(grid) - len(regions)) * job.rounds)
+        patched = {index: trials[index].patches for index in regions if trials[index].patches}
+        hidden = [patch.within(grid[index]) for index, found in patched.items() for patch in found]
+        if hidden:
+            self._look_at(patching.hiding(self.picture, hidden))
         again = [
             (index, region)
             for index, region in regions.items()
-            if job.rounds or self._window(index, region) != self._window(index, self.whole)
+            if job.rounds
+            or self._window(index, region) != self._window(index, self.whole)
+            or any(meets(place, self._window(index, region).pixels) for place in hidden)
         ]
         kept = ((index, trials[index].coded) for index in regions)
         coded = {index: data for index, data in kept if data is not None}
@@ -116,10 +135,21 @@ class PictureEncoder:
             header = replace(header, has_filters=True)
         else:
             coded = {index: replace(data, filters=None) for index, data in coded.items()}
+        if patched:
+            header = replace(header, has_patches=True)
+            coded = {
+                index: replace(data, patches=patches.pack(patched.get(index, ())))
+                for index, data in coded.items()
+            }
         picture, tiles = self.picture, tuple(coded.get(index) for index in range(len(grid)))
         return bitstream.write(
             bitstream.DvqFile(header, tiles, picture.icc, picture.exif, picture.xmp, tuple(parts))
         )
+
+    def _look_at(self, seen: Picture) -> None:
+        """What networks are to see of the picture, and what they are judged by."""
+        self.seen = seen
+        self.search = FilterSearch(self.networks, seen, self.job.gain, self.job.effort)
 
     @property
     def _workers(self) -> int:
@@ -136,27 +166,51 @@ class PictureEncoder:
 
     @torch.inference_mode()
     def _try(self, tile: Tile) -> _Trial:
-        """Code a tile by networks and, if it looks drawn, without loss too.
+        """Code a tile by networks and, if it looks drawn, see what it costs without loss.
 
-        What will be refined is coded here only to see whether it should be lossless.
+        What will be refined is coded here only to see whether any of it should be lossless.
         """
         pixels, transparency = area_of(self.picture, tile)
-        is_drawn = self.job.lossless == "auto" and lossless.is_drawn(pixels, transparency)
-        if self.job.rounds and not is_drawn:
+        is_drawn, places = False, list[Tile]()
+        if self.job.lossless == "auto":
+            is_drawn = lossless.is_drawn(pixels, transparency)
+            places = drawnparts.find(pixels, transparency)
+        if self.job.rounds and not is_drawn and not places:
             self._advance()
             return _Trial(None)
         window = self.networks.window(tile, self.whole)
-        coded, latent = self._code(tile, window, self._source(window), self.job.tally)
-        coded = self._filtered(tile, coded, latent)
+        tally = self.job.tally
+        if places:
+            tally = Tally(map=np.zeros(window.height * window.width))
+        coded, latent = self._code(tile, window, self._source(window), tally)
         trial = _Trial(coded)
+        if is_drawn or places:
+            trial = self._compare(tile, coded, latent, places, tally)
+        if not trial.patches:  # else it will be coded once more
+            trial = replace(trial, coded=self._filtered(tile, coded, latent))
         if is_drawn:
-            parts = (coded.payload, coded.alpha or b"", coded.filters or b"")
-            bits = 8.0 * sum(map(len, parts)) + _CHUNK_BITS
-            cost = bits + self._price() * self._error(tile, latent, coded.filters or b"")
             packed = lossless.pack(pixels, transparency, effort=1)
-            trial = _Trial(coded, cost, 8.0 * len(packed) + _CHUNK_BITS)
+            trial = replace(trial, lossless_cost=8.0 * len(packed) + _CHUNK_BITS)
         self._advance()
         return trial
+
+    def _compare(
+        self, tile: Tile, coded: TileData, latent: Tensor, places: list[Tile], tally: Tally | None
+    ) -> _Trial:
+        """What a tile costs that networks code, with patches where they pay."""
+        error = self._error(tile, latent)
+        parts = (coded.payload, *coded.front.values())
+        cost = 8.0 * sum(map(len, parts)) + _CHUNK_BITS + self._price() * error.sum()
+        found: tuple[Patch, ...] = ()
+        if places and tally is not None and tally.map is not None:
+            pixels, transparency = area_of(self.picture, tile)
+            if transparency is not None:
+                pixels = np.where(transparency[..., None] > 0, pixels, np.uint8(0))
+            size = self.networks.window(tile, tile).size
+            costs = patching.Costs(tally.map.reshape(size), error, self._price())
+            found, saved = patching.choose(places, pixels, costs, self.job.effort)
+            cost -= saved
+        return _Trial(coded, found, cost)
 
     @torch.inference_mode()
     def _again(self, job: tuple[int, Tile]) -> TileData:
@@ -172,7 +226,7 @@ class PictureEncoder:
         Each with the filters that pay for it.
         """
         job = self.job
-        view = TileView(self.networks, self.picture, window, job.gain, is_grey=self.header.is_grey)
+        view = TileView(self.networks, self.seen, window, job.gain, is_grey=self.header.is_grey)
         best: tuple[float, TileSource, TileData] | None = None
         for latent in (view.latent, refiner.refined(view, self._advance)):
             source = source_of(latent, job.rate)
@@ -191,7 +245,7 @@ class PictureEncoder:
         return coded
 
     def _source(self, window: Window) -> TileSource:
-        return self.networks.source(self.picture, window, self.job.gain, self.job.rate)
+        return self.networks.source(self.seen, window, self.job.gain, self.job.rate)
 
     def _code(
         self, tile: Tile, window: Window, source: TileSource, tally: Tally | None = None
@@ -211,28 +265,27 @@ class PictureEncoder:
             return coded
         return replace(coded, filters=filters.pack(self.search.run(tile, latent)))
 
-    def _error(self, tile: Tile, latent: Tensor, packed: bytes) -> float:
-        """Squared error of a coded tile, summed over its pixels, mean of the channels.
+    def _error(self, tile: Tile, latent: Tensor) -> NDArray[np.float64]:
+        """Squared error of a tile's pixels `[height, width]`, mean of the channels, not filtered.
 
         Its neighbours are not known here, and what blocks at its border share with them is
-        missing; so those are left out, and taken to be like the rest.
+        missing; so those are taken to be like the rest.
         """
         alone = self.networks.window(tile, tile)
         is_grey = self.header.is_grey
         cells = latent.float() * 2.0**-GRID_BITS
-        found = filters.unpack(packed, 1 if is_grey else 3)
-        decoded = self.networks.pixels(cells, alone, self.job.gain, is_grey=is_grey, filters=found)
+        decoded = self.networks.pixels(cells, alone, self.job.gain, is_grey=is_grey)
         decoded = decoded[: tile.height, : tile.width]
-        error = np.square(decoded.astype(np.int32) - seen_pixels(self.picture, alone)).mean(axis=2)
-        transparency = area_of(self.picture, tile)[1]
+        error = np.square(decoded.astype(np.int32) - seen_pixels(self.seen, alone)).mean(axis=2)
+        transparency = area_of(self.seen, tile)[1]
         if transparency is not None:
             error = np.where(transparency > 0, error, 0)
-        inside = error[
+        is_inside = np.zeros(error.shape, np.bool_)
+        is_inside[
             _EDGE * (tile.y > 0) : tile.height - _EDGE * (tile.y + tile.height < self.whole.height),
             _EDGE * (tile.x > 0) : tile.width - _EDGE * (tile.x + tile.width < self.whole.width),
-        ]
-        total: float = inside.sum() * error.size / inside.size
-        return total
+        ] = True
+        return np.where(is_inside, error, error[is_inside].mean())
 
     def _price(self) -> float:
         """What a squared error of one 8-bit step of one pixel is worth in bits."""

@@ -1,7 +1,8 @@
 """Whether a file is one of the picture it was made from: what `compress --verify` asks.
 
-All that is kept exactly has to be the same: size, transparency, metadata, lossless tiles. Of a tile
-that networks coded it is asked that it is nearer to the original than another picture would be.
+All that is kept exactly has to be the same: size, transparency, metadata, lossless tiles and
+patches. Of a tile that networks coded it is asked that it is nearer to the original than another
+picture would be.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import math
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from diveqcodec.container import bitstream
+from diveqcodec.container import bitstream, patches
 from diveqcodec.container.pixelfile import area_of, layout_of
 from diveqcodec.image import Picture
 from diveqcodec.quality import Scale
@@ -61,15 +63,29 @@ def _similar(data: bytes, decoded: Picture, picture: Picture, scale: Scale | Non
     if scale is not None:  # the mean of a block, its first component, may be off by a cell
         cell = 127.5 * math.exp(-scale.log_gain(file.header.gain_index))
         off += (cell / _SIDE) ** 2
-    for tile, is_lossless in zip(layout.grid, layout.lossless.flat, strict=True):
+    for index, (tile, is_lossless) in enumerate(
+        zip(layout.grid, layout.lossless.flat, strict=True)
+    ):
         pixels, alpha = area_of(picture, tile)
         others, _ = area_of(decoded, tile)
         seen = np.ones(pixels.shape[:2], np.bool_) if alpha is None else alpha > 0
         if not seen.any():
             continue
+        patched = _patched(file, tile, index)
+        if (pixels != others).any(axis=2)[patched & seen].any():
+            return False
         wanted, found = pixels[seen].astype(np.float64), others[seen]
         error = float(np.square(wanted - found).mean())
         limit = 0.0 if is_lossless else _SHARE * float(wanted.var(axis=0).mean()) + off
         if error > limit:
             return False
     return True
+
+
+def _patched(file: bitstream.DvqFile, tile: bitstream.Tile, index: int) -> NDArray[np.bool_]:
+    """Which pixels of a tile are in its patches."""
+    patched = np.zeros((tile.height, tile.width), np.bool_)
+    data = file.tiles[index]
+    for patch in patches.unpack((data and data.patches) or b"", tile.height, tile.width):
+        patched[patch.area] = True
+    return patched

@@ -18,11 +18,13 @@ import numpy as np
 import torch
 
 from diveqcodec.codec import Codec
-from diveqcodec.container import bitstream, filters
+from diveqcodec.container import bitstream, filters, patches
+from diveqcodec.container.bitstream import Tile
+from diveqcodec.encoder import Lossless
 from diveqcodec.exact import tensorfile, weights
 from diveqcodec.image import Picture
 from tests.support.coders import Recorder, decoded_tiles
-from tests.support.tiny import TINY, drawn, picture_of, trained
+from tests.support.tiny import TINY, captioned, drawn, picture_of, trained
 from tests.support.wieners import filtered, unfiltered
 
 GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"
@@ -45,7 +47,8 @@ def main() -> None:
     for name, (picture, quality, effort) in pictures(codec).items():
         file = GOLDEN / f"{name}.dvq"
         if not (keep and file.exists()):
-            plain = unfiltered(codec.compress(picture, quality, effort, lossless="never"))
+            lossless: Lossless = "auto" if name == "patches" else "never"
+            plain = unfiltered(codec.compress(picture, quality, effort, lossless=lossless))
             file.write_bytes(filtered(plain) if name == "filters" else plain)
         data = file.read_bytes()
         tiles = decoded_tiles(codec, data)
@@ -56,6 +59,7 @@ def main() -> None:
             "indices": [f"{tile.crc:08x}" for tile in tiles],
             "latent": [digest(tile.latent) for tile in tiles],
             "filters": filters_of(data),
+            "patches": patches_of(data),
         }
     check(calls)
     (GOLDEN / "golden.json").write_text(json.dumps(expected, indent=1) + "\n", "utf-8")
@@ -95,6 +99,7 @@ def pictures(codec: Codec) -> dict[str, tuple[Picture, float, int]]:
         "nearest": (picture_of(drawn(64, 64, 104)), 90, 1),
         "dot": (picture_of(drawn(1, 1, 105)), 50, 5),
         "filters": (picture_of(drawn(70, 54, 106)), 30, 5),
+        "patches": (picture_of(captioned(130, 190, Tile(21, 40, 140, 50), 107)), 50, 5),
     }
 
 
@@ -109,6 +114,21 @@ def filters_of(data: bytes) -> list[str]:
         for one in filters.unpack(tile.filters or b"", components)
         if one is not None
     ]
+
+
+def patches_of(data: bytes) -> list[str]:
+    """Place and first bytes of the SHA-256 of the pixels, for every patch of a file."""
+    file = bitstream.read(data)
+    grid = bitstream.tile_grid(file.header.width, file.header.height)
+    found = []
+    for tile, content in zip(grid, file.tiles, strict=True):
+        packed = b"" if content is None else content.patches or b""
+        for patch in patches.unpack(packed, tile.height, tile.width):
+            place = patch.place
+            pixels = patches.pixels_of(patch, is_grey=file.header.is_grey)
+            numbers = f"{place.x} {place.y} {place.width} {place.height}"
+            found.append(f"{numbers} {hashlib.sha256(pixels.tobytes()).hexdigest()[:16]}")
+    return found
 
 
 def digest(latent: torch.Tensor) -> str:

@@ -29,16 +29,18 @@ def golden(name: str) -> bytes:
 
 
 def test_golden_files_decode_to_golden_indices(codec: Codec) -> None:
-    from scripts.make_golden import digest, filters_of
+    from scripts.make_golden import digest, filters_of, patches_of
 
-    assert len(EXPECTED) == 9
+    assert len(EXPECTED) == 10
     for name, expected in EXPECTED.items():
         tiles = decoded_tiles(codec, golden(name))
         assert bitstream.read(golden(name)).header.model_id.hex() == expected["model"]
         assert [f"{tile.crc:08x}" for tile in tiles] == expected["indices"]
         assert [digest(tile.latent) for tile in tiles] == expected["latent"]
         assert filters_of(golden(name)) == expected["filters"]
+        assert patches_of(golden(name)) == expected["patches"]
     assert len(EXPECTED["filters"]["filters"]) == 3
+    assert len(EXPECTED["patches"]["patches"]) == 1
 
 
 def test_golden_indices_are_written_as_golden_bytes(codec: Codec) -> None:

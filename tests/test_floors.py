@@ -23,7 +23,7 @@ STOREYS = (  # from the ground up
     {"exact"},  # integers
     {"zoo"},
     {"windows"},
-    {"tilefilters", "refinement"},
+    {"patching", "tilefilters", "refinement"},
     {"encoder", "decoder"},
     {"codec", "target", "verify"},
     {"", "api", "evaluate", "train"},  # "" is __init__.py: it names things lazily

@@ -62,6 +62,8 @@ def _info(inputs: tuple[str, ...], job: Job, session: Session) -> Outcome:
         "alpha_bytes": sum(len(tile.alpha or b"") for tile in file.tiles if tile is not None),
         "filtered_tiles": sum(bool(tile.filters) for tile in file.tiles if tile is not None),
         "filter_bytes": sum(len(tile.filters or b"") for tile in file.tiles if tile is not None),
+        "patched_tiles": sum(bool(tile.patches) for tile in file.tiles if tile is not None),
+        "patch_bytes": sum(len(tile.patches or b"") for tile in file.tiles if tile is not None),
         "lossless_bytes": sum(len(part.packed) for part in file.lossless),
         "metadata_bytes": metadata,
     }
@@ -79,10 +81,14 @@ def _line(record: dict[str, Any]) -> str:
     tiles = "1 tile" if record["tiles"] == 1 else f"{record['tiles']} tiles"
     if 0 < record["lossless_tiles"] < record["tiles"]:
         tiles += f" ({record['lossless_tiles']} lossless)"
-    filters = []
-    if record["filtered_tiles"]:
-        of = "" if record["tiles"] == 1 else f" in {record['filtered_tiles']}"
-        filters = [f"filters{of} {record['filter_bytes']:,} B"]
+    extras = []
+    for name, tiles_with, size in (
+        ("filters", record["filtered_tiles"], record["filter_bytes"]),
+        ("patches", record["patched_tiles"], record["patch_bytes"]),
+    ):
+        if tiles_with:
+            of = "" if record["tiles"] == 1 else f" in {tiles_with}"
+            extras.append(f"{name}{of} {size:,} B")
     how = ["lossless"]
     if record["model_id"] is not None:
         how = [f"quality {record['quality']:g}", f"model {record['model_id']} ({model})"]
@@ -94,7 +100,7 @@ def _line(record: dict[str, Any]) -> str:
         f"{record['bpp']:.3f} bpp",
         *how,
         tiles,
-        *filters,
+        *extras,
         *(f"{name} {size:,} B" for name, size in record["metadata_bytes"].items()),
     ]
     return "   ".join(parts)

@@ -13,8 +13,10 @@ from diveqcodec.container.chunks import (
     ANCILLARY,
     CRC,
     FILTERS,
+    FRONT,
     METADATA,
     NAMES,
+    PATCHES,
     PIXELS,
     SMALLEST_CHUNK,
     TILE,
@@ -76,12 +78,20 @@ class TileData:
         alpha: The losslessly coded transparency; None unless the header says `has_alpha`.
         filters: The coded filters, empty for none; None unless the header says `has_filters`, or
             where they are lost, which only `diveqcodec.container.salvage` leaves.
+        patches: The same of lossless rectangles within the tile, and `has_patches`.
     """
 
     index_crc: int
     payload: bytes
     alpha: bytes | None = None
     filters: bytes | None = None
+    patches: bytes | None = None
+
+    @property
+    def front(self) -> dict[int, bytes]:
+        """Bodies, but for the index, of the chunks before the tile's TILE chunk, by type."""
+        bodies = zip(FRONT, (self.alpha, self.filters, self.patches), strict=True)
+        return {kind: body for kind, body in bodies if body is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +153,15 @@ def needs_model(file: DvqFile) -> bool:
     return file.header.model_id != NO_MODEL or any(tile is not None for tile in file.tiles)
 
 
+_TOPICS = {ALPHA: "transparency", FILTERS: "filters", PATCHES: "patches"}
+
+
+def _front_of(header: Header) -> dict[int, bool]:
+    """Which chunks stand before each TILE chunk."""
+    flags = header.has_alpha, header.has_filters, header.has_patches
+    return dict(zip(FRONT, flags, strict=True))
+
+
 def write(file: DvqFile) -> bytes:
     """Turn a file into bytes; the inverse of `read`.
 
@@ -177,13 +196,12 @@ def write(file: DvqFile) -> bytes:
             continue
         if tile is None:
             raise FormatError(f"tile {index} is not given")
-        if (tile.alpha is not None) != header.has_alpha:
-            raise FormatError(f"tile {index} and the header disagree about transparency")
-        if (tile.filters is not None) != header.has_filters:
-            raise FormatError(f"tile {index} and the header disagree about filters")
-        for kind, front in ((ALPHA, tile.alpha), (FILTERS, tile.filters)):
-            if front is not None:
-                parts.append(chunk_bytes(kind, varint_bytes(index) + front))
+        due = _front_of(header)
+        for kind in FRONT:
+            if (kind in tile.front) != due[kind]:
+                raise FormatError(f"tile {index} and the header disagree about {_TOPICS[kind]}")
+        for kind, body in tile.front.items():
+            parts.append(chunk_bytes(kind, varint_bytes(index) + body))
         parts.append(
             chunk_bytes(TILE, varint_bytes(index) + CRC.pack(tile.index_crc) + tile.payload)
         )
@@ -220,18 +238,18 @@ class Assembly:
 
     Args:
         header: Of the file.
-        may_lose_filters: A tile without its FILT chunk is taken all the same.
+        may_lose: A tile without its FILT or PTCH chunk is taken all the same.
     """
 
-    def __init__(self, header: Header, *, may_lose_filters: bool = False) -> None:
-        self.header, self.may_lose_filters = header, may_lose_filters
+    def __init__(self, header: Header, *, may_lose: bool = False) -> None:
+        self.header, self.may_lose = header, may_lose
         self.columns = grid_columns(header.width)
         self.count = self.columns * grid_rows(header.height)
         self.taken: set[int] = set()  # tiles that are there, in whatever form
         self._tiles: dict[int, TileData] = {}
         self._lossless: list[PixelData] = []
         self._metadata: dict[int, bytes] = {}
-        self._front: dict[int, bytes] = {}  # ALPH and FILT of the next tile, as far as read
+        self._front: dict[int, bytes] = {}  # of the next tile, as far as read
         self._next = 0  # the lowest tile that is not there
 
     @property
@@ -248,7 +266,7 @@ class Assembly:
         """
         if kind in METADATA:
             self._add_metadata(kind, body)
-        elif kind in (ALPHA, FILTERS):
+        elif kind in FRONT:
             self._add_front(kind, body)
         elif kind == TILE:
             body = self._after_index(body, TILE, self._next)
@@ -256,7 +274,7 @@ class Assembly:
             if len(body) < CRC.size:
                 raise DamagedError(f"damaged: chunk TILE {self._next} is too short")
             (index_crc,) = CRC.unpack_from(body)
-            front = self._front.get(ALPHA), self._front.get(FILTERS)
+            front = (self._front.get(kind) for kind in FRONT)
             self.add_tile(self._next, TileData(index_crc, body[CRC.size :], *front))
         elif kind == PIXELS:
             rest = self._after_index(body, PIXELS, self._next)
@@ -293,7 +311,7 @@ class Assembly:
 
     def skip_to(self, index: int, kind: int) -> None:
         """Give up the tiles before `index`, and of that one what no chunk `kind` may follow."""
-        is_same = index == self._next and kind in (TILE, FILTERS)
+        is_same = index == self._next and kind in (TILE, FILTERS, PATCHES)
         self._front = {k: body for k, body in self._front.items() if is_same and k != kind}
         self._next = index
 
@@ -318,25 +336,22 @@ class Assembly:
         self._metadata[kind] = inflate(body, NAMES[kind], MAX_METADATA)
 
     def _add_front(self, kind: int, body: bytes) -> None:
-        """Take in an ALPH or a FILT chunk, in this order."""
+        """Take in a chunk that stands before a tile, in the order of their types."""
         expected = self._next
         is_late = any(earlier >= kind for earlier in self._front)
         if is_late:  # it can only be that of a later tile
             expected = next(i for i in range(expected + 1, self.count + 1) if i not in self.taken)
         body = self._after_index(body, kind, expected)
-        if kind == ALPHA and not self.header.has_alpha:
-            raise DamagedError("damaged: chunk ALPH in a picture without transparency")
-        if kind == FILTERS and not self.header.has_filters:
-            raise DamagedError("damaged: chunk FILT in a picture without filters")
+        if not _front_of(self.header)[kind]:
+            raise DamagedError(f"damaged: chunk {NAMES[kind]} in a picture without {_TOPICS[kind]}")
         if is_late:
             raise DamagedError(f"damaged: chunk TILE {self._next} is missing or out of order")
         self._front[kind] = body
 
     def _check_front(self) -> None:
         """Refuse a tile if a chunk is missing that stands before it."""
-        header, may_lose = self.header, self.may_lose_filters
-        for kind, is_due in ((ALPHA, header.has_alpha), (FILTERS, header.has_filters)):
-            if is_due and kind not in self._front and not (may_lose and kind == FILTERS):
+        for kind, is_due in _front_of(self.header).items():
+            if is_due and kind not in self._front and not (self.may_lose and kind != ALPHA):
                 raise DamagedError(f"damaged: chunk {NAMES[kind]} {self._next} is missing")
 
     def _after_index(self, body: bytes, kind: int, expected: int) -> bytes:

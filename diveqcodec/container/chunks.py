@@ -15,6 +15,7 @@ TILE: Final = 0x01
 ALPHA: Final = 0x02
 PIXELS: Final = 0x03
 FILTERS: Final = 0x04
+PATCHES: Final = 0x05
 ICC: Final = 0x81
 EXIF: Final = 0x82
 XMP: Final = 0x83
@@ -23,12 +24,14 @@ NAMES: Final = {
     ALPHA: "ALPH",
     PIXELS: "PIXL",
     FILTERS: "FILT",
+    PATCHES: "PTCH",
     ICC: "ICC",
     EXIF: "EXIF",
     XMP: "XMP",
 }
 METADATA: Final = (ICC, EXIF, XMP)
-OF_TILES: Final = (TILE, ALPHA, PIXELS, FILTERS)  # their bodies begin with the index of a tile
+FRONT: Final = (ALPHA, FILTERS, PATCHES)  # of a tile, before its TILE chunk, in this order
+OF_TILES: Final = (TILE, PIXELS, *FRONT)  # their bodies begin with the index of a tile
 
 CRC: Final = Struct("<I")
 # Type, length, tile index, one number of each side, what fills them, checksum: a PIXL chunk.

@@ -28,6 +28,7 @@ _GREY_FLAG: Final = 0x01
 _ALPHA_FLAG: Final = 0x02
 _NO_MODEL_FLAG: Final = 0x04
 _FILTERS_FLAG: Final = 0x08
+_PATCHES_FLAG: Final = 0x10
 
 # Magic, version, flags; then model id and gain index, unless the flags say that there are none;
 # width, height and the checksum follow.
@@ -47,6 +48,7 @@ class Header:
         is_grey: One colour channel instead of three.
         has_alpha: Each tile has an ALPH chunk, or its transparency in a PIXL chunk.
         has_filters: Each tile that networks code has a FILT chunk.
+        has_patches: Each tile that networks code has a PTCH chunk.
     """
 
     width: int
@@ -56,6 +58,7 @@ class Header:
     is_grey: bool = False
     has_alpha: bool = False
     has_filters: bool = False
+    has_patches: bool = False
 
 
 def header_bytes(header: Header) -> bytes:
@@ -70,10 +73,10 @@ def header_bytes(header: Header) -> bytes:
     if not 0 <= header.gain_index < 1 << 16:
         raise FormatError(f"gain index {header.gain_index} is not in 0...65535")
     flags = _GREY_FLAG * header.is_grey | _ALPHA_FLAG * header.has_alpha
-    flags |= _FILTERS_FLAG * header.has_filters
+    flags |= _FILTERS_FLAG * header.has_filters | _PATCHES_FLAG * header.has_patches
     if header.model_id == NO_MODEL:
-        if header.has_filters:
-            raise FormatError("filters without a model")
+        if header.has_filters or header.has_patches:
+            raise FormatError("filters or patches without a model")
         if header.gain_index:
             raise FormatError(f"gain index {header.gain_index} without a model")
         fixed = _FIXED.pack(MAGIC, VERSION, flags | _NO_MODEL_FLAG)
@@ -108,14 +111,14 @@ def parse_header(data: bytes) -> tuple[Header, int]:
         raise DamagedError("damaged: truncated in the header")
     if zlib.crc32(data[:position]) != CRC.unpack_from(data, position)[0]:
         raise DamagedError("damaged: the checksum of the header does not match")
-    if flags & ~(_GREY_FLAG | _ALPHA_FLAG | _NO_MODEL_FLAG | _FILTERS_FLAG):
+    kinds = _GREY_FLAG, _ALPHA_FLAG, _FILTERS_FLAG, _PATCHES_FLAG
+    if flags & ~(sum(kinds) | _NO_MODEL_FLAG):
         raise FormatError(f"flags {flags:#04x} are unknown to this program; use a newer version")
-    kinds = (bool(flags & flag) for flag in (_GREY_FLAG, _ALPHA_FLAG, _FILTERS_FLAG))
-    header = Header(width, height, model_id, gain_index, *kinds)
+    header = Header(width, height, model_id, gain_index, *(bool(flags & flag) for flag in kinds))
     if model_id == NO_MODEL and not flags & _NO_MODEL_FLAG:
         raise DamagedError("damaged: the header names model 0, which there is none of")
-    if header.has_filters and model_id == NO_MODEL:
-        raise DamagedError("damaged: the header tells of filters, but of no model")
+    if (header.has_filters or header.has_patches) and model_id == NO_MODEL:
+        raise DamagedError("damaged: the header tells of filters or patches, but of no model")
     _check_size(header)
     return header, end
 

@@ -69,7 +69,7 @@ def salvage(data: bytes) -> Salvage:
         FormatError: its header is not whole, or it holds a critical chunk of an unknown type.
     """
     header, position = parse_header(data)
-    assembly = Assembly(header, may_lose_filters=True)
+    assembly = Assembly(header, may_lose=True)
     is_front_whole = True
     while position < len(data) and not assembly.is_whole:
         try:
@@ -88,14 +88,22 @@ def salvage(data: bytes) -> Salvage:
 
 
 def notices_of(
-    file: DvqFile, lost: Iterable[int], unfiltered: Iterable[int] = ()
+    file: DvqFile,
+    lost: Iterable[int],
+    unfiltered: Iterable[int] = (),
+    unpatched: Iterable[int] = (),
 ) -> tuple[str, ...]:
-    """A notice for every lost tile, or one whose filters are lost: which, and where it is."""
+    """A notice for every lost tile, or one that lost its filters or patches: which, and where."""
     grid = tile_grid(file.header.width, file.header.height)
-    faults = {index: (": its filters are", "not filtered") for index in unfiltered}
-    faults |= {index: (" is", "grey") for index in lost}
+    gone = set(lost)
+    faults = [(index, " is", "grey") for index in gone]
+    for indices, damaged, result in (
+        (unfiltered, ": its filters are", "not filtered"),
+        (unpatched, ": its patches are", "smooth where those were"),
+    ):
+        faults += [(index, damaged, result) for index in indices if index not in gone]
     notices = []
-    for index, (damaged, result) in sorted(faults.items()):
+    for index, damaged, result in sorted(faults):
         tile = grid[index]
         place = f"{tile.width}x{tile.height} pixels at {tile.x},{tile.y}"
         notices.append(f"tile {index} of {len(grid)}{damaged} damaged; its {place} are {result}")

@@ -48,9 +48,16 @@ class TileSource:
 
 @dataclass(slots=True)
 class Tally:
-    """Ideal bits by part, collected when asked for: "slice 0", ..."""
+    """Ideal bits by part, collected when asked for: "slice 0", ...; and by place, if asked for too.
+
+    Attributes:
+        bits: Of every part.
+        map: Of every position of a tile in raster order, float64 `[h * w]`, without what escapes
+            and flags cost.
+    """
 
     bits: dict[str, float] = field(default_factory=dict)
+    map: NDArray[np.float64] | None = None
 
     def add(self, part: str, bits: float) -> None:
         """Count bits of a part."""
@@ -72,6 +79,7 @@ class TileCoder:
         self.model, self.coder, self.quality_bin = model, coder, quality_bin
         self.size, self.source, self.tally = size, source, tally
         self.crc = 0
+        self._places = torch.empty(0, dtype=torch.int64)  # the positions of the pass
 
     def run(self) -> tuple[Tensor, int]:
         """Code the tile.
@@ -98,6 +106,7 @@ class TileCoder:
         """Code one pass of a slice; see `SliceCoder`."""
         d = self.model.config.group
         count, channels = mean.shape
+        self._places = places
         fine, skipped = rows.fine.flatten(), rows.skipped.flatten()
         residual = None
         if self.source is not None:
@@ -161,6 +170,11 @@ class TileCoder:
         self._note(coded)
         if self.tally is not None:
             self.tally.add(part, ideal_bits(layer.tables, classes, coded))
+            if self.tally.map is not None:
+                bits = layer.bits.cpu().numpy()[classes, coded]
+                groups = len(rows) // len(self._places)
+                where = self._places.cpu().numpy()[kept.cpu().numpy() // groups]
+                self.tally.map += np.bincount(where, bits, len(self.tally.map))
         padded = torch.cat([layer.codewords, layer.codewords.new_zeros(1, layer.basis.shape[0])])
         index = torch.from_numpy(coded.astype(np.int64)).to(rows.device)
         e = torch.zeros(len(rows), layer.basis.shape[0], dtype=torch.float64, device=rows.device)

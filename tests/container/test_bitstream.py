@@ -22,11 +22,19 @@ from diveqcodec.container.bitstream import (
 )
 from diveqcodec.errors import DamagedError, FormatError
 from diveqcodec.limits import MAX_METADATA
-from tests.support.containers import FILTERED, FULL, HEADER, SMALL, chunk, header_and_chunks
+from tests.support.containers import (
+    FILTERED,
+    FULL,
+    HEADER,
+    PATCHED,
+    SMALL,
+    chunk,
+    header_and_chunks,
+)
 
 
 @pytest.mark.parametrize(
-    "file", [SMALL, FULL, FILTERED, replace(FULL, icc=None, exif=None, xmp=None)]
+    "file", [SMALL, FULL, FILTERED, PATCHED, replace(FULL, icc=None, exif=None, xmp=None)]
 )
 def test_read_inverts_write(file):
     data = write(file)
@@ -57,7 +65,7 @@ def test_overhead_of_a_small_picture():
     assert len(write(file)) - 9000 == 36
 
 
-@pytest.mark.parametrize("file", [SMALL, FULL, FILTERED])
+@pytest.mark.parametrize("file", [SMALL, FULL, FILTERED, PATCHED])
 def test_every_truncation_is_an_error(file):
     data = write(file)
     for length in range(len(data)):
@@ -68,7 +76,7 @@ def test_every_truncation_is_an_error(file):
             read_header(data[:length])
 
 
-@pytest.mark.parametrize("file", [SMALL, FULL, FILTERED])
+@pytest.mark.parametrize("file", [SMALL, FULL, FILTERED, PATCHED])
 def test_every_flipped_bit_is_an_error(file):
     data = write(file)
     for bit in range(8 * len(data)):
@@ -134,10 +142,13 @@ def test_alpha_without_its_flag():
         read(head + chunk(2, b"\0alpha") + tile)
 
 
-def test_filters_without_their_flag():
+@pytest.mark.parametrize(
+    ("kind", "name", "topic"), [(4, "FILT", "filters"), (5, "PTCH", "patches")]
+)
+def test_filters_and_patches_without_their_flag(kind, name, topic):
     head, tile = header_and_chunks(SMALL)
-    with pytest.raises(DamagedError, match="chunk FILT in a picture without filters"):
-        read(head + chunk(4, b"\0filter") + tile)
+    with pytest.raises(DamagedError, match=f"chunk {name} in a picture without {topic}"):
+        read(head + chunk(kind, b"\0body") + tile)
 
 
 def test_missing_repeated_and_unordered_filters_are_named():
@@ -159,6 +170,21 @@ def test_missing_repeated_and_unordered_filters_are_named():
             read(b"".join([head, *parts]))
 
 
+def test_missing_repeated_and_unordered_patches_are_named():
+    head, icc, exif, xmp, *tiles = header_and_chunks(PATCHED)
+    alpha, filters, patches, tile, *rest = tiles
+    assert b"".join([head, icc, exif, xmp, *tiles]) == write(PATCHED)
+    for parts, message in [
+        ([alpha, filters, tile, *rest], "PTCH 0 is missing"),
+        ([alpha, patches, filters, tile, *rest], "FILT 0 is repeated or out of order"),
+        ([patches, tile, *rest], "ALPH 0 is missing"),
+        ([alpha, filters, patches, patches, tile, *rest], "PTCH 0 is repeated"),
+        ([alpha, filters, patches, *rest, *rest], "TILE 0 is missing"),
+    ]:
+        with pytest.raises(DamagedError, match=message):
+            read(b"".join([head, *parts]))
+
+
 def test_filters_of_lossless_tiles_are_damage():
     file = replace(
         MIXED,
@@ -171,12 +197,13 @@ def test_filters_of_lossless_tiles_are_damage():
         read(head + chunk(4, b"\0f") + pixels + b"".join(rest))
 
 
-def test_a_header_with_filters_and_no_model():
-    data = struct.pack("<4sBB", bitstream.MAGIC, 1, 12) + b"\5\5"
-    with pytest.raises(DamagedError, match="filters, but of no model"):
+@pytest.mark.parametrize(("flag", "name"), [(8, "has_filters"), (16, "has_patches")])
+def test_a_header_with_filters_or_patches_and_no_model(flag, name):
+    data = struct.pack("<4sBB", bitstream.MAGIC, 1, 4 + flag) + b"\5\5"
+    with pytest.raises(DamagedError, match="filters or patches, but of no model"):
         read_header(data + struct.pack("<I", zlib.crc32(data)))
-    with pytest.raises(FormatError, match="filters without a model"):
-        write(replace(LOSSLESS, header=replace(LOSSLESS.header, has_filters=True)))
+    with pytest.raises(FormatError, match="filters or patches without a model"):
+        write(replace(LOSSLESS, header=replace(LOSSLESS.header, **{name: True})))
 
 
 def test_tile_without_room_for_its_checksum():
@@ -226,8 +253,8 @@ def test_largest_picture_with_empty_tiles():
 
 
 def test_unknown_flags():
-    with pytest.raises(FormatError, match="flags 0x10"):
-        read_header(header_bytes(5, 5, flags=16))
+    with pytest.raises(FormatError, match="flags 0x20"):
+        read_header(header_bytes(5, 5, flags=32))
 
 
 @pytest.mark.parametrize("overlong", [b"\x85\x00", b"\x80\x80\x80\x80\x80\x01"])
@@ -273,6 +300,7 @@ def test_bad_deflated_data(body, message):
         (replace(SMALL, tiles=SMALL.tiles * 2), "2 tiles given for a picture of 1"),
         (replace(SMALL, header=replace(HEADER, has_alpha=True)), "disagree about transparency"),
         (replace(SMALL, header=replace(HEADER, has_filters=True)), "disagree about filters"),
+        (replace(SMALL, header=replace(HEADER, has_patches=True)), "disagree about patches"),
         (replace(SMALL, header=replace(HEADER, model_id=b"short")), "a model id has 8 bytes"),
         (replace(SMALL, header=replace(HEADER, gain_index=1 << 16)), "gain index 65536"),
     ],

@@ -9,7 +9,7 @@ from diveqcodec.container import bitstream
 from diveqcodec.container.bitstream import DvqFile, Header, PixelData, TileData
 from diveqcodec.container.salvage import notices_of, read_what_is_whole, salvage
 from diveqcodec.errors import DamagedError, FormatError
-from tests.support.containers import FILTERED, FULL, chunk, header_and_chunks
+from tests.support.containers import FILTERED, FULL, PATCHED, chunk, header_and_chunks
 
 # Columns of 1024 and 1076, rows of 1024, 1024 and 276: six tiles, two of them lossless.
 MIXED = DvqFile(
@@ -27,7 +27,7 @@ MIXED = DvqFile(
 )
 
 
-@pytest.mark.parametrize("file", [FULL, MIXED, FILTERED])
+@pytest.mark.parametrize("file", [FULL, MIXED, FILTERED, PATCHED])
 def test_a_whole_file_is_whole(file: DvqFile) -> None:
     found = read_what_is_whole(bitstream.write(file))
     assert found.file == file
@@ -93,21 +93,23 @@ def test_every_truncation_keeps_what_was_before() -> None:
         assert found.lost == lost | half | alone - set(range(4))
 
 
-def test_a_damaged_filter_costs_its_filter_alone() -> None:
-    head, *chunks = header_and_chunks(FILTERED)
+@pytest.mark.parametrize("file", [FILTERED, PATCHED])
+def test_a_damaged_filter_or_patch_costs_nothing_else(file: bitstream.DvqFile) -> None:
+    head, *chunks = header_and_chunks(file)
     kinds = [part[0] for part in chunks]
-    assert kinds[3:] == [2, 4, 1] * 4
+    of_a_tile = [2, 4, 5, 1] if file.header.has_patches else [2, 4, 1]
+    assert kinds[3:] == of_a_tile * 4
     for number in range(3, len(chunks)):
-        index = (number - 3) // 3
+        index = (number - 3) // len(of_a_tile)
         for spoiled in (chunks[number][:-1] + bytes([chunks[number][-1] ^ 1]), b""):
             data = b"".join([head, *chunks[:number], spoiled, *chunks[number + 1 :]])
             found = read_what_is_whole(data)
             assert isinstance(found.error, DamagedError)
-            is_filter = kinds[number] == 4
-            assert found.lost == (set() if is_filter else {index})
-            for i, tile in enumerate(FILTERED.tiles):
+            name = {4: "filters", 5: "patches"}.get(kinds[number])
+            assert found.lost == (set() if name else {index})
+            for i, tile in enumerate(file.tiles):
                 assert tile is not None
-                lost = replace(tile, filters=None) if is_filter else None
+                lost = replace(tile, **{name: None}) if name else None
                 assert found.file.tiles[i] == (lost if i == index else tile)
 
 
@@ -140,8 +142,12 @@ def test_lost_tiles_are_described() -> None:
     )
 
 
-def test_lost_filters_are_described() -> None:
-    assert notices_of(MIXED, {4}, {2, 4}) == (
+def test_lost_filters_and_patches_are_described() -> None:
+    assert notices_of(MIXED, {4}, {2, 4}, {2, 0}) == (
+        "tile 0 of 6: its patches are damaged; its 1024x1024 pixels at 0,0 are smooth where those"
+        " were",
         "tile 2 of 6: its filters are damaged; its 1024x1024 pixels at 0,1024 are not filtered",
+        "tile 2 of 6: its patches are damaged; its 1024x1024 pixels at 0,1024 are smooth where"
+        " those were",
         "tile 4 of 6 is damaged; its 1024x276 pixels at 0,2048 are grey",
     )

@@ -23,6 +23,13 @@ FILTERED = replace(
         replace(tile, filters=b"filter"[: 2 * i]) for i, tile in enumerate(FULL.tiles) if tile
     ),
 )
+PATCHED = replace(
+    FILTERED,
+    header=replace(FILTERED.header, has_patches=True),
+    tiles=tuple(
+        replace(tile, patches=b"patches"[: 2 * i]) for i, tile in enumerate(FILTERED.tiles) if tile
+    ),
+)
 
 
 def chunk(kind, body):

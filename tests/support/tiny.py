@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diveqcodec.container.bitstream import Tile
 from diveqcodec.image import Picture
 from diveqcodec.model.config import ModelConfig
 from diveqcodec.model.dvq import DvqModel
@@ -77,6 +78,23 @@ def drawn(height: int, width: int, seed: int) -> NDArray[np.uint8]:
 def few_values(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The upper four bits alone: what lossless coders like."""
     return np.bitwise_and(pixels, np.uint8(0xF0))
+
+
+def caption(height: int, width: int) -> NDArray[np.uint8]:
+    """Lines of something like text on one colour, uint8 `[height, width, 3]`."""
+    rows, columns = np.mgrid[:height, :width]
+    is_line = (rows % 12 > 3) & (rows % 12 < 10) & (rows > 3) & (rows < height - 4)
+    strokes = (columns * 5 // 4 + (rows // 12) * 7) % 9 < 3 + rows % 2
+    ink = is_line & strokes & (columns > 5) & (columns < width - 6)
+    return np.where(ink[..., None], np.uint8(240), np.array([20, 30, 60], np.uint8))
+
+
+def captioned(height: int, width: int, place: Tile, seed: int) -> NDArray[np.uint8]:
+    """`drawn`, with a `caption` somewhere."""
+    pixels = drawn(height, width, seed)
+    rows = slice(place.y, place.y + place.height)
+    pixels[rows, place.x : place.x + place.width] = caption(place.height, place.width)
+    return pixels
 
 
 def picture_of(pixels: NDArray[np.uint8], alpha: NDArray[np.uint8] | None = None) -> Picture:
