@@ -31,6 +31,7 @@ from diveqcodec.image import Picture
 from diveqcodec.model.candidates import GRID_BITS
 from diveqcodec.model.dvq import STRIDE
 from diveqcodec.parallel import Progress, ordered_map
+from diveqcodec.patching import Candidate
 from diveqcodec.quality import lambda_of
 from diveqcodec.refinement import Refiner, TileView
 from diveqcodec.tilefilters import FilterSearch
@@ -179,38 +180,35 @@ class PictureEncoder:
             self._advance()
             return _Trial(None)
         window = self.networks.window(tile, self.whole)
-        tally = self.job.tally
-        if places:
-            tally = Tally(map=np.zeros(window.height * window.width))
+        tally = Tally(map=np.zeros(window.size)) if places else self.job.tally
         coded, latent = self._code(tile, window, self._source(window), tally)
+        hopes: tuple[Candidate, ...] = ()
+        if places and tally is not None and tally.map is not None:
+            hopes = patching.promising(places, self._shown(tile), tally.map)
         trial = _Trial(coded)
-        if is_drawn or places:
-            trial = self._compare(tile, coded, latent, places, tally)
-        if not trial.patches:  # else it will be coded once more
+        if is_drawn or hopes:
+            parts = (coded.payload, *coded.front.values())
+            loss = self._price() * self._error(tile, latent)
+            cost = 8.0 * sum(map(len, parts)) + _CHUNK_BITS + float(loss.sum())
+            chosen, saved = patching.choose(hopes, loss, cost)
+            trial = _Trial(coded, chosen, cost - saved)
+        if trial.patches:  # it will be coded once more, with filters
+            better = patching.packed(trial.patches, self._shown(tile), self.job.effort)
+            trial = replace(trial, patches=better)
+        else:
             trial = replace(trial, coded=self._filtered(tile, coded, latent))
         if is_drawn:
-            packed = lossless.pack(pixels, transparency, effort=1)
-            trial = replace(trial, lossless_cost=8.0 * len(packed) + _CHUNK_BITS)
+            exact = lossless.pack(pixels, transparency, effort=1)
+            trial = replace(trial, lossless_cost=8.0 * len(exact) + _CHUNK_BITS)
         self._advance()
         return trial
 
-    def _compare(
-        self, tile: Tile, coded: TileData, latent: Tensor, places: list[Tile], tally: Tally | None
-    ) -> _Trial:
-        """What a tile costs that networks code, with patches where they pay."""
-        error = self._error(tile, latent)
-        parts = (coded.payload, *coded.front.values())
-        cost = 8.0 * sum(map(len, parts)) + _CHUNK_BITS + self._price() * error.sum()
-        found: tuple[Patch, ...] = ()
-        if places and tally is not None and tally.map is not None:
-            pixels, transparency = area_of(self.picture, tile)
-            if transparency is not None:
-                pixels = np.where(transparency[..., None] > 0, pixels, np.uint8(0))
-            size = self.networks.window(tile, tile).size
-            costs = patching.Costs(tally.map.reshape(size), error, self._price())
-            found, saved = patching.choose(places, pixels, costs, self.job.effort)
-            cost -= saved
-        return _Trial(coded, found, cost)
+    def _shown(self, tile: Tile) -> NDArray[np.uint8]:
+        """The pixels of a tile, black where transparency hides them."""
+        pixels, transparency = area_of(self.picture, tile)
+        if transparency is None:
+            return pixels
+        return np.where(transparency[..., None] > 0, pixels, np.uint8(0))
 
     @torch.inference_mode()
     def _again(self, job: tuple[int, Tile]) -> TileData:

@@ -18,57 +18,71 @@ from diveqcodec.model.dvq import STRIDE
 
 _CHUNK_BITS = 8 * 8  # of a patch, for its place and its length
 _CHEAP = 1  # the effort at which sizes are compared
+# Networks' bits and the price of their error are about the same, in text a quarter of them: a
+# rectangle whose pixels take more than so many times the bits is not worth a closer look.
+_HOPE = 4.0
+_WORTH = 0.01  # of a tile's cost: what patches must save, since it is then coded once more
 
 
 @dataclass(frozen=True, slots=True)
-class Costs:
-    """What a tile costs as networks code it.
+class Candidate:
+    """A patch that might pay, packed in a cheap way, and the bits that networks spend there."""
 
-    Attributes:
-        bits: Of every position, `[h, w]`.
-        error: Squared error of every pixel, `[16 h or less, 16 w or less]`, as large as the tile.
-        price: What a squared error of one is worth in bits.
+    patch: Patch
+    spent: float
+
+    @property
+    def bits(self) -> float:
+        """Of the patch."""
+        return 8.0 * len(self.patch.packed) + _CHUNK_BITS
+
+
+def promising(
+    places: list[Tile], pixels: Pixels, bits: NDArray[np.float64]
+) -> tuple[Candidate, ...]:
+    """Rectangles of a tile whose pixels take few bits for what networks spend on them.
+
+    Args:
+        places: in pixels from the tile's corner.
+        pixels: of the tile, uint8 `[h, w, 1 or 3]`.
+        bits: that networks spend on every position, `[h, w]`.
     """
-
-    bits: NDArray[np.float64]
-    error: NDArray[np.float64]
-    price: float
-
-    def of(self, place: Tile) -> float:
-        """Of a rectangle, in bits; of positions that it has a part of, that part."""
-        rows, columns = (
-            _overlaps(start, size, count)
-            for start, size, count in (
-                (place.y, place.height, self.bits.shape[0]),
-                (place.x, place.width, self.bits.shape[1]),
-            )
-        )
-        area = slice(place.y, place.y + place.height), slice(place.x, place.x + place.width)
-        return float(rows @ self.bits @ columns + self.price * self.error[area].sum())
+    found = []
+    for place in places:
+        packed = lossless.pack(pixels[Patch(place, b"").area], effort=_CHEAP)
+        rows = _overlaps(place.y, place.height, bits.shape[0])
+        columns = _overlaps(place.x, place.width, bits.shape[1])
+        one = Candidate(Patch(place, packed), float(rows @ bits @ columns))
+        if one.bits < _HOPE * one.spent:
+            found.append(one)
+    return tuple(found)
 
 
 def choose(
-    candidates: list[Tile], pixels: Pixels, costs: Costs, effort: int
+    candidates: tuple[Candidate, ...], loss: NDArray[np.float64], cost: float
 ) -> tuple[tuple[Patch, ...], float]:
-    """Patches that cost less than what they take the place of, and the bits they save.
+    """Patches that cost less than what they take the place of, and the bits they save in all.
 
     Smooth colours where a patch lies are taken to cost nothing.
 
     Args:
-        candidates: rectangles of the tile.
-        pixels: of the tile, uint8 `[h, w, 1 or 3]`.
-        costs: of the tile without patches.
-        effort: of the search for small files, as the codec's.
+        candidates: the promising ones.
+        loss: squared error of every pixel of the tile, `[height, width]`, at its price in bits.
+        cost: of the whole tile, in bits.
     """
-    chosen, saved = [], 0.0
-    for place in candidates:
-        patch = Patch(place, b"")
-        part = pixels[patch.area]
-        gain = costs.of(place) - 8.0 * len(lossless.pack(part, effort=_CHEAP)) - _CHUNK_BITS
-        if gain > 0:
-            chosen.append(replace(patch, packed=lossless.pack(part, effort=effort)))
-            saved += gain
-    return tuple(chosen), saved
+    gains = [one.spent + float(loss[one.patch.area].sum()) - one.bits for one in candidates]
+    saved = sum(gain for gain in gains if gain > 0)
+    if saved <= _WORTH * cost:
+        return (), 0.0
+    pairs = zip(candidates, gains, strict=True)
+    return tuple(one.patch for one, gain in pairs if gain > 0), saved
+
+
+def packed(found: tuple[Patch, ...], pixels: Pixels, effort: int) -> tuple[Patch, ...]:
+    """Patches with their pixels packed as well as an effort of the codec's can."""
+    return tuple(
+        replace(one, packed=lossless.pack(pixels[one.area], effort=effort)) for one in found
+    )
 
 
 def hiding(picture: Picture, places: list[Tile]) -> Picture:

@@ -16,7 +16,7 @@ from diveqcodec.errors import DamagedError
 from diveqcodec.exact import weights
 from diveqcodec.exact.weights import CodingModel
 from diveqcodec.image import Picture
-from diveqcodec.patching import Costs, choose
+from diveqcodec.patching import choose, packed, promising
 from diveqcodec.quality import gain_index, lambda_of
 from diveqcodec.verify import differences
 from tests.support.tiles import cut_into
@@ -209,23 +209,32 @@ def test_efforts_that_refine_have_patches_too(
     assert costs[1] < costs[0]
 
 
-def test_costs_of_a_rectangle() -> None:
-    """Bits by the part of a position that lies in it; errors pixel by pixel."""
-    bits, error = np.arange(6.0).reshape(2, 3), np.zeros((30, 40))
-    error[10, 20] = 7.0
-    costs = Costs(bits, error, 2.0)
-    assert costs.of(Tile(0, 0, 40, 30)) == pytest.approx(
-        (0 + 1 + 2 / 2) + 14 / 16 * (3 + 4 + 5 / 2) + 14
-    )
-    assert costs.of(Tile(16, 8, 8, 8)) == pytest.approx(1 / 4 + 14)
-    assert costs.of(Tile(16, 11, 8, 5)) == pytest.approx(1 * 8 * 5 / 256)
+def test_bits_of_a_rectangle() -> None:
+    """Those of a position count by the part of it that lies there; the rest is for errors."""
+    pixels, bits = np.zeros((30, 40, 1), np.uint8), np.arange(6.0).reshape(2, 3) * 1e4
+    places = [Tile(0, 0, 40, 30), Tile(16, 8, 8, 8), Tile(16, 11, 8, 5)]
+    found = promising(places, pixels, bits)
+    assert [one.patch.place for one in found] == places
+    expected = [(0 + 1 + 2 / 2) + 14 / 16 * (3 + 4 + 5 / 2), 1 / 4, 1 * 8 * 5 / 256]
+    assert [one.spent for one in found] == pytest.approx([1e4 * value for value in expected])
+    loss = np.zeros((30, 40))
+    loss[10, 20] = 700.0
+    chosen, saved = choose(found, loss, 1e4)
+    assert [patch.place for patch in chosen] == places
+    total = 1e4 * sum(expected) + 1400 - sum(one.bits for one in found)
+    assert saved == pytest.approx(total)
 
 
 def test_only_what_pays_is_chosen() -> None:
     pixels = captioned(96, 160, Tile(0, 0, 100, 40), seed=10)
-    places = [Tile(0, 0, 100, 40), Tile(110, 50, 40, 40)]
-    for price, count in ((0.0, 0), (1.0, 1), (1000.0, 2)):
-        costs = Costs(np.zeros((6, 10)), np.full((96, 160), 1.0), price)
-        chosen, saved = choose(places, pixels, costs, 5)
-        assert [patch.place for patch in chosen] == places[:count]
+    places = [Tile(0, 0, 100, 40), Tile(110, 50, 40, 40)]  # the second is a photograph
+    bits = np.full((6, 10), 100.0)
+    hopes = promising(places, pixels, bits)
+    assert [one.patch.place for one in hopes] == places[:1]
+    assert promising(places, pixels, bits / 100) == ()
+    for loss, cost, count in ((0.0, 1e3, 1), (1.0, 1e4, 1), (1.0, 1e6, 0)):
+        chosen, saved = choose(hopes, np.full((96, 160), loss), cost)
+        assert len(chosen) == count
         assert (saved > 0) == (count > 0)
+    better = packed(tuple(one.patch for one in hopes), pixels, 5)
+    assert len(better[0].packed) <= len(hopes[0].patch.packed)

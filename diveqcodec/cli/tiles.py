@@ -31,8 +31,8 @@ def lossless_options(function: F) -> F:
         "lossless",
         default=None,
         callback=_lossless,
-        help="Keep all pixels exactly, or none on purpose; by default, tiles that look drawn are "
-        "lossless where that is the better bargain.",
+        help="Keep all pixels exactly, or none on purpose; by default, tiles and parts of them "
+        "that look drawn are lossless where that is the better bargain.",
     )(function)
 
 

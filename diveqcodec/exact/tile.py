@@ -52,8 +52,7 @@ class Tally:
 
     Attributes:
         bits: Of every part.
-        map: Of every position of a tile in raster order, float64 `[h * w]`, without what escapes
-            and flags cost.
+        map: Of every position of a tile, float64 `[h, w]`, without what escapes and flags cost.
     """
 
     bits: dict[str, float] = field(default_factory=dict)
@@ -174,7 +173,8 @@ class TileCoder:
                 bits = layer.bits.cpu().numpy()[classes, coded]
                 groups = len(rows) // len(self._places)
                 where = self._places.cpu().numpy()[kept.cpu().numpy() // groups]
-                self.tally.map += np.bincount(where, bits, len(self.tally.map))
+                counts = np.bincount(where, bits, self.tally.map.size)
+                self.tally.map += counts.reshape(self.tally.map.shape)
         padded = torch.cat([layer.codewords, layer.codewords.new_zeros(1, layer.basis.shape[0])])
         index = torch.from_numpy(coded.astype(np.int64)).to(rows.device)
         e = torch.zeros(len(rows), layer.basis.shape[0], dtype=torch.float64, device=rows.device)

@@ -203,7 +203,7 @@ def test_a_header_with_filters_or_patches_and_no_model(flag, name):
     with pytest.raises(DamagedError, match="filters or patches, but of no model"):
         read_header(data + struct.pack("<I", zlib.crc32(data)))
     with pytest.raises(FormatError, match="filters or patches without a model"):
-        write(replace(LOSSLESS, header=replace(LOSSLESS.header, **{name: True})))
+        write(replace(LOSSLESS, header=replace(LOSSLESS.header, **{name: True})))  # type: ignore[arg-type]
 
 
 def test_tile_without_room_for_its_checksum():

@@ -109,7 +109,7 @@ def test_a_damaged_filter_or_patch_costs_nothing_else(file: bitstream.DvqFile) -
             assert found.lost == (set() if name else {index})
             for i, tile in enumerate(file.tiles):
                 assert tile is not None
-                lost = replace(tile, **{name: None}) if name else None
+                lost = replace(tile, **{name: None}) if name else None  # type: ignore[arg-type]
                 assert found.file.tiles[i] == (lost if i == index else tile)
 
 

@@ -1,6 +1,6 @@
 """Coders around the coders: one that remembers every call, one that says it again."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch import Tensor
@@ -113,7 +113,7 @@ def rewritten(codec: Codec, data: bytes) -> bytes:
         replay = Replay(encoder, known.calls.symbols)
         _, crc = TileCoder(codec.model, replay, quality_bin(codec, file), positions(tile)).run()
         finished = encoder.finish()
-        tiles.append(bitstream.TileData(crc, finished, content.alpha, content.filters))
+        tiles.append(replace(content, index_crc=crc, payload=finished))
     return bitstream.write(
         bitstream.DvqFile(file.header, tuple(tiles), file.icc, file.exif, file.xmp)
     )
