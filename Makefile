@@ -6,7 +6,7 @@
 #   make format    let ruff rewrite the files
 #   make install   everything for development, into .venv
 #   make results KODAK=DIR CID22=DIR   measure again, both sets or one; ONLY='diveq-e5 webp' these
-#                    codecs only, JOBS=2 two at once; results-table and results-plot write the README
+#                    codecs only, JOBS=2 two at once; then results-table, results-plot
 #   make clean     remove what the commands above left behind, except .venv
 #
 # Another environment or interpreter: make test VENV=/tmp/venv PYTHON=python3.12

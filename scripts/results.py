@@ -1,8 +1,10 @@
-"""The README's figures on sets of pictures: measure, then write the tables and the plots.
+"""The figures on sets of pictures: measure, then write the tables and the plots.
 
     python scripts/results.py measure --kodak DIR --cid22 DIR   results/SET/*.json, from real files
-    python scripts/results.py table     README.md, between its two markers
+    python scripts/results.py table     README.md and docs/results.md, between their two markers
     python scripts/results.py plot      results/kodak.png and .svg, and the other sets'
+
+README.md gets what a newcomer asks for, docs/results.md all of it.
 
 `make results KODAK=DIR CID22=DIR` is the first (each set on its own, too), `make results-table` and
 `make results-plot` the others, which need no pictures. `--only diveq-e5 webp` measures these codecs
@@ -40,7 +42,7 @@ from diveqcodec.processes import LocalProcesses
 from diveqcodec.store import Place
 
 ROOT = Path(__file__).resolve().parent.parent
-README, RESULTS = ROOT / "README.md", ROOT / "results"
+README, FULL, RESULTS = ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "results"
 START, END = "<!-- results:", "<!-- end of results -->"
 DEFAULT = f"diveq-e{DEFAULT_EFFORT}"
 OURS = tuple(f"diveq-e{effort}" for effort in EFFORTS)
@@ -56,7 +58,7 @@ class Set:
     """Pictures that are measured.
 
     Attributes:
-        title: What the README calls them.
+        title: What the tables call them.
         over: The range of PSNR in dB of their BD-rates.
     """
 
@@ -87,30 +89,39 @@ def measure(
         (target / f"{name}.json").write_text(results_json(measured.results[0]), "utf-8")
 
 
-def table(readme: Path, results: Path) -> None:
-    """Write the tables of `results`/*/*.json between the markers of `readme`.
+def table(readme: Path, full: Path, results: Path) -> None:
+    """Write the tables of `results`/*/*.json between the markers of two files.
 
-    A codec that was not measured on a set has no row there, and a set without ours is left out.
+    `readme` gets rates and PSNRs, the BD-rates against VTM and the plot of Kodak; `full` all
+    figures and plots. A codec that was not measured on a set has no row there, and a set without
+    ours is left out.
 
     Raises:
         DiveqError: our results on Kodak are missing, a file is damaged or of other pictures than
             the others of its set, or the markers are not there.
     """
     found = _found(results)
-    lines = ["", *_qualities(found), "", *_against_vtm(found["kodak"]), ""]
+    short = [*_qualities(found, with_similarity=False), "", *_ranking(found["kodak"]), ""]
+    short.append(f"![Rate-distortion curves on {SETS['kodak'].title}](results/kodak.png)")
+    long = [*_qualities(found), "", *_against_vtm(found["kodak"]), ""]
     for name in OURS[OURS.index(DEFAULT) :]:  # a lower effort is for speed
         if name in found["kodak"]:
-            lines += [*_against_anchors(name, found), ""]
+            long += [*_against_anchors(name, found), ""]
     for name in found:
-        lines += [f"![Rate-distortion curves on {SETS[name].title}](results/{name}.png)"]
-    lines.append("")
-    text = readme.read_text("utf-8")
-    head, start, rest = text.partition(START)
+        long += [f"![Rate-distortion curves on {SETS[name].title}](../results/{name}.png)"]
+    texts = {readme: _between_markers(readme, short), full: _between_markers(full, long)}
+    for path, text in texts.items():  # both or none
+        path.write_text(text, "utf-8")
+
+
+def _between_markers(path: Path, lines: Sequence[str]) -> str:
+    """The text of a file with these lines in place of those between its markers."""
+    head, start, rest = path.read_text("utf-8").partition(START)
     marker, _, rest = rest.partition("\n")
     _, end, tail = rest.partition(END)
     if not (start and end):
-        raise DiveqError(f"{readme}: the lines {START} ... --> and {END} are not in it")
-    readme.write_text(head + START + marker + "\n" + "\n".join(lines) + END + tail, "utf-8")
+        raise DiveqError(f"{path}: the lines {START} ... --> and {END} are not in it")
+    return head + START + marker + "\n\n" + "\n".join(lines) + "\n\n" + END + tail
 
 
 def plot(results: Path) -> None:
@@ -168,14 +179,17 @@ def _read(folder: Path) -> dict[str, Results]:
     return found
 
 
-def _qualities(found: Mapping[str, Mapping[str, Results]]) -> list[str]:
+def _qualities(
+    found: Mapping[str, Mapping[str, Results]], *, with_similarity: bool = True
+) -> list[str]:
     """What each quality costs and brings, the sets beside one another."""
     ours = {name: codecs[DEFAULT] for name, codecs in found.items()}
     sets = [f"{SETS[name].title}, {len(ours[name].images)} pictures" for name in found]
     lines = [f"{'; '.join(sets)}; one model ({ours['kodak'].description}), bytes on disk:", ""]
+    columns = ["bpp", "PSNR-RGB", "MS-SSIM"][: 3 if with_similarity else 2]
     head = ["`-q`"]
     for name in found:
-        head += [f"{SETS[name].title}: bpp", "PSNR-RGB", "MS-SSIM"]
+        head += [f"{SETS[name].title}: {columns[0]}", *columns[1:]]
     points = [{point.quality: point for point in results.points()} for results in ours.values()]
     lines += _markdown(head)
     for quality in dict.fromkeys(quality for of_set in points for quality in of_set):
@@ -183,31 +197,75 @@ def _qualities(found: Mapping[str, Mapping[str, Results]]) -> list[str]:
         for of_set in points:
             point = of_set.get(quality)
             if point is None:
-                cells += ["–"] * 3
+                cells += ["–"] * len(columns)
                 continue
             similarity = "–" if point.ms_ssim is None else f"{point.ms_ssim:.4f}"
-            cells += [f"{point.bpp:.3f}", f"{point.psnr:.2f} dB", similarity]
+            its = [f"{point.bpp:.3f}", f"{point.psnr:.2f} dB", similarity]
+            cells += its[: len(columns)]
         lines.append(_row(cells))
     return lines
 
 
-def _against_vtm(codecs: Mapping[str, Results]) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What a codec needs for VTM's PSNR on Kodak.
+
+    Attributes:
+        name: As the tables call it.
+        figure: Percent of bits more than VTM.
+        source: "here" is this codec, "here, Pillow" another one that was run, "published" a curve.
+    """
+
+    name: str
+    figure: float
+    source: str
+
+
+def _places(codecs: Mapping[str, Results]) -> list[_Place]:
+    """All codecs whose curves cover the range, from the fewest bits."""
     over = SETS["kodak"].over
     published = published_curves("kodak")
     vtm = published.pop("vtm")
-    rows = []
+    places = []
     for name, results in codecs.items():
         if _covers(results.curve().psnr, over):
             where = "here" if name in OURS else "here, Pillow"
-            rows.append((name, bd_rate(results.curve(), vtm, over).value, where))
+            figure = bd_rate(results.curve(), vtm, over).value
+            places.append(_Place(_title(name), figure, where))
     for name, curve in published.items():
         if _covers(curve.psnr, over):
-            rows.append((name, bd_rate(curve, vtm, over).value, "published"))
+            places.append(_Place(name, bd_rate(curve, vtm, over).value, "published"))
+    return sorted(places, key=lambda place: place.figure)
+
+
+def _against_vtm(codecs: Mapping[str, Results]) -> list[str]:
+    over = SETS["kodak"].over
     lines = [f"Bits for equal PSNR on Kodak against VTM (BD-rate, {over[0]:g}–{over[1]:g} dB):", ""]
     lines += _markdown(["codec", "BD-rate", "measured"])
-    for name, figure, where in sorted(rows, key=lambda row: row[1]):
-        shown = f"**{_title(name)}**" if name in OURS else _title(name)
-        lines.append(_row([shown, f"{figure:+.1f} %", where]))
+    for place in _places(codecs):
+        shown = f"**{place.name}**" if place.source == "here" else place.name
+        lines.append(_row([shown, f"{place.figure:+.1f} %", place.source]))
+    return lines
+
+
+def _ranking(codecs: Mapping[str, Results]) -> list[str]:
+    """The same as one line for each source."""
+    over, places = SETS["kodak"].over, _places(codecs)
+    lines = [
+        "More bits than VTM, the reference encoder of H.266, for equal PSNR on Kodak (BD-rate over "
+        f"{over[0]:g}–{over[1]:g} dB; less is better):",
+        "",
+    ]
+    for source, title in (
+        ("here", "**diveq**"),
+        ("here, Pillow", "measured here, by Pillow"),
+        ("published", "as published"),
+    ):
+        figures = [
+            f"{place.name} {place.figure:+.1f} %" for place in places if place.source == source
+        ]
+        if figures:
+            lines.append(f"- {title}: {', '.join(figures)}")
     return lines
 
 
@@ -292,14 +350,14 @@ def main() -> None:
     measuring.add_argument("--jobs", type=int, default=1, help="processes; times are then worse")
     measuring.add_argument("--resume", type=Path, help="journal of rows, as of diveq eval")
     measuring.add_argument("--threads", type=int, default=0)
-    commands.add_parser("table", help="write README.md's tables")
+    commands.add_parser("table", help="write the tables of README.md and docs/results.md")
     commands.add_parser("plot", help="draw results/SET.png and .svg")
     arguments = parser.parse_args()
     try:
         if arguments.command == "measure":
             _measure_sets(parser, arguments)
         elif arguments.command == "table":
-            table(README, RESULTS)
+            table(README, FULL, RESULTS)
         else:
             plot(RESULTS)
     except DiveqError as error:

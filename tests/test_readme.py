@@ -1,9 +1,10 @@
-"""The README's commands do what it says: its `sh` blocks are run, on drawn pictures, in order.
+"""The texts keep their word: commands, snippets, links, and names of files and of options.
 
-Training is cut short: two steps of the tiny model. A block is left alone if the line above it is
-`<!-- long-running -->` or `<!-- not tested -->`, or if it holds other commands than `diveq`; but
-the options of every `diveq` line must exist, also of one that `torchrun` starts, and so must every
-goal of `make`.
+`sh` blocks of the README and of docs/ are run, on drawn pictures, in order. Training is cut short:
+two steps of the tiny model. A block is left alone if the line above it is `<!-- long-running -->`
+or `<!-- not tested -->`, or if it holds other commands than `diveq`, and so is an indented block;
+but the options of every `diveq` line must exist, also of one that `torchrun` starts, and so must
+every goal of `make`.
 """
 
 import re
@@ -27,6 +28,12 @@ from tests.support.tiny import tiny_config
 from tests.support.training import draw_pictures, few_blocks
 
 README = ROOT / "README.md"
+TEXTS = (  # every one but those of other folders' own
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "models").glob("*.md")),
+    ROOT / "sample_images" / "README.md",
+)
 SKIPPED = ("<!-- long-running -->", "<!-- not tested -->")
 
 
@@ -34,6 +41,7 @@ SKIPPED = ("<!-- long-running -->", "<!-- not tested -->")
 class Block:
     """A block of commands, each a pipeline: lists of words by stage."""
 
+    text: str
     line: int
     pipelines: tuple[tuple[tuple[str, ...], ...], ...]
     is_run: bool
@@ -50,19 +58,25 @@ class Block:
         return [stage[1] for pipeline in self.pipelines for stage in pipeline if stage[0] == "make"]
 
 
-def parse(text: str) -> Iterator[Block]:
+def parse(text: str, name: str = "") -> Iterator[Block]:
+    """Blocks of `sh`, and indented ones that have a command of ours."""
     for match in re.finditer(r"(?m)^```sh\n(.*?)^```$", text, re.DOTALL):
         before = text[: match.start()]
-        commands = match[1].replace("\\\n", " ").splitlines()
-        pipelines = []
-        for command in commands:
-            words = shlex.split(command, comments=True)
-            if words:
-                pipelines.append(tuple(split(words)))
+        pipelines = pipelines_of(match[1])
         stages = [stage for pipeline in pipelines for stage in pipeline]
         is_ours = all(stage[0] == "diveq" for stage in stages)
         is_marked = before.rstrip("\n").endswith(SKIPPED)
-        yield Block(before.count("\n") + 1, tuple(pipelines), is_ours and not is_marked)
+        yield Block(name, before.count("\n") + 1, pipelines, is_ours and not is_marked)
+    for match in re.finditer(r"(?m)(?<=\n\n)(?: {4}.*\n)+(?=\n|\Z)", text):
+        if re.search(r"(?m)^ {4}(diveq |make )|-m diveqcodec ", match[0]):
+            line = text[: match.start()].count("\n") + 1
+            yield Block(name, line, pipelines_of(match[0]), is_run=False)
+
+
+def pipelines_of(commands: str) -> tuple[tuple[tuple[str, ...], ...], ...]:
+    lines = commands.replace("\\\n", " ").splitlines()
+    found = (tuple(split(words)) for line in lines if (words := shlex.split(line, comments=True)))
+    return tuple(found)
 
 
 def split(words: list[str]) -> Iterator[tuple[str, ...]]:
@@ -75,23 +89,31 @@ def split(words: list[str]) -> Iterator[tuple[str, ...]]:
             stage.append(word)
 
 
-BLOCKS = list(parse(README.read_text("utf-8")))
-COMMANDS = [command for block in BLOCKS for command in block.commands]
-GOALS = [goal for block in BLOCKS for goal in block.goals]
+BLOCKS = [
+    block
+    for path in TEXTS
+    for block in parse(path.read_text("utf-8"), path.relative_to(ROOT).as_posix())
+]
+COMMANDS = list(dict.fromkeys(command for block in BLOCKS for command in block.commands))
+GOALS = list(dict.fromkeys(goal for block in BLOCKS for goal in block.goals))
+RUN = list(dict.fromkeys(block.text for block in BLOCKS if block.is_run and block.commands))
 
 
 def test_there_is_something_to_test() -> None:
+    assert {"README.md", "docs/usage.md", "docs/training.md", "docs/evaluation.md"} <= set(RUN)
     run = {command[1] for block in BLOCKS if block.is_run for command in block.commands}
     assert set(main.commands) >= run >= {"compress", "decompress", "info", "train", "export"}
-    assert {"demo", "test"} <= set(GOALS)
+    assert {"demo", "test", "results", "results-table"} <= set(GOALS)
+    assert any("--cluster" in command for command in COMMANDS)  # of an indented block
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make")
 @pytest.mark.parametrize("goal", GOALS)
 def test_every_goal_of_make_exists(goal: str) -> None:
-    done = subprocess.run(["make", "-n", goal], cwd=ROOT, capture_output=True, text=True)
+    command = ["make", "-n", goal, *(["KODAK=DIR"] if goal == "results" else [])]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "diveq compress" in done.stdout or "pytest" in done.stdout
+    assert re.search(r"/(diveq|python|ruff|pytest) ", done.stdout) or goal == "install"
 
 
 def cut_short(words: tuple[str, ...]) -> list[str]:
@@ -114,7 +136,8 @@ def test_every_option_exists(words: tuple[str, ...]) -> None:
         command.make_context(words[1], list(words[2:]), parent=parent).close()
 
 
-def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("text", RUN)
+def test_the_commands_run(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install_tiny(monkeypatch, tmp_path)
     monkeypatch.setattr(loop, "cosine_basis", few_blocks)
     (tmp_path / "tiny.toml").write_text(to_toml(tiny_config(steps=2)))
@@ -124,30 +147,29 @@ def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         draw(work / name)
     draw(work / "pictures" / "one.png", size=(64, 64))
     monkeypatch.chdir(work)
-    for block in BLOCKS:
+    for block in (block for block in BLOCKS if block.text == text):
         Path("cat.dvq").unlink(missing_ok=True)
-        if any(
-            "cat.dvq" in words for words in block.commands
-        ):  # which the README takes for granted
+        if any("cat.dvq" in words for words in block.commands):  # which the texts take for granted
             assert diveq("compress", "cat.png").exit_code == 0
         for pipeline in block.pipelines if block.is_run else ():
             data: bytes | None = None
             for stage in pipeline:
                 result = diveq(*cut_short(stage), stdin=data)
-                said = f"README.md:{block.line}: {' '.join(stage)}\n{result.stderr}"
+                said = f"{text}:{block.line}: {' '.join(stage)}\n{result.stderr}"
                 assert result.exit_code == 0, said
                 data = result.stdout_bytes
-    assert (work / "photo.dvq").exists()
-    assert (work / "mine.safetensors").exists()
+    if text == "README.md":
+        assert (work / "photo.dvq").exists()
+        assert (work / "mine.safetensors").exists()
 
 
 def test_marks_comments_pipes_and_foreign_commands_are_understood() -> None:
     text = (
         "Do:\n\n```sh\ndiveq info a.dvq   # what\n\ndiveq compress a -o - | diveq info -\n```\n"
         "<!-- long-running -->\n```sh\ndiveq eval x\n```\n\n```sh\nmake demo\n```\n"
-        "```python\nimport x\n```\n"
+        "```python\nimport x\n```\nAlso:\n\n    dask x\n    diveq info -\n\n    no command\n"
     )
-    first, second, third = parse(text)
+    first, second, third, indented = parse(text)
     assert first.pipelines == (
         (("diveq", "info", "a.dvq"),),
         (("diveq", "compress", "a", "-o", "-"), ("diveq", "info", "-")),
@@ -155,6 +177,8 @@ def test_marks_comments_pipes_and_foreign_commands_are_understood() -> None:
     assert (first.line, first.is_run, second.is_run, third.is_run) == (3, True, False, False)
     assert second.commands == [("diveq", "eval", "x")]
     assert third.goals == ["demo"]
+    assert (indented.line, indented.is_run) == (21, False)
+    assert indented.commands == [("diveq", "info", "-")]
     (training,) = parse("```sh\ntorchrun --x 2 -m diveqcodec train x -o y\n```\n")
     assert (training.is_run, training.commands) == (
         False,
@@ -165,10 +189,17 @@ def test_marks_comments_pipes_and_foreign_commands_are_understood() -> None:
     ]
 
 
-PYTHON = re.findall(r"^```python\n(.*?)^```$", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+SNIPPETS = [
+    pytest.param(code, id=f"{path.stem}-{number}")
+    for path in (README, ROOT / "docs" / "desktop.md")
+    for number, code in enumerate(
+        re.findall(r"^```python\n(.*?)^```$", path.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    )
+    if "ImageFolder" not in code  # torchvision's, which need not be here
+]
 
 
-@pytest.mark.parametrize("code", PYTHON, ids=range(len(PYTHON)))
+@pytest.mark.parametrize("code", SNIPPETS)
 def test_the_snippets_run(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install_tiny(monkeypatch, tmp_path)
     draw(tmp_path / "cat.png")
@@ -177,7 +208,52 @@ def test_the_snippets_run(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "cat2.png" not in code or (tmp_path / "cat2.png").exists()
 
 
-TABLE = README.read_text("utf-8").partition("## Files\n")[2].partition("\n## ")[0]
+LINKS = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def anchors(text: str) -> set[str]:
+    """What GitHub calls the headings of a text."""
+    headings = re.findall(r"(?m)^#+ (.*)$", text)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_to_files_and_headings(path: Path) -> None:
+    for link in LINKS.findall(path.read_text("utf-8")):
+        if "://" in link:
+            continue
+        name, _, heading = link.partition("#")
+        target = path.parent / name if name else path
+        assert target.exists(), link
+        assert not heading or heading in anchors(target.read_text("utf-8")), link
+
+
+def test_the_readme_leads_to_every_text() -> None:
+    """By however many steps; and fits on a page."""
+    assert README.read_text("utf-8").count("\n") <= 150
+    found, pending = {README}, [README]
+    while pending:
+        path = pending.pop()
+        for link in LINKS.findall(path.read_text("utf-8")):
+            target = (path.parent / link.partition("#")[0]).resolve()
+            if target.suffix == ".md" and target.exists() and target not in found:
+                found.add(target)
+                pending.append(target)
+    assert not set(TEXTS) - found - {ROOT / "CHANGELOG.md"}
+
+
+def test_usage_names_every_option_of_coding() -> None:
+    text = (ROOT / "docs" / "usage.md").read_text("utf-8")
+    words = {word for code in re.findall(r"`([^`\n]+)`", text) for word in code.split()}
+    for name in ("compress", "decompress"):
+        options = {option for one in main.commands[name].params for option in one.opts}
+        options -= {"inputs", "--help"}
+        assert len(options) > 15
+        assert not options - words, name
+
+
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+TABLE = CONTRIBUTING.read_text("utf-8").partition("## Files\n")[2].partition("\n## ")[0]
 NAMED = [
     name for row in TABLE.splitlines() for name in re.findall(r"`([^` ]+)`", row.split(" | ")[0])
 ]
@@ -192,7 +268,7 @@ def test_the_table_of_files_names_every_room() -> None:
 
 
 def test_contributing_names_files_that_are_there() -> None:
-    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    text = CONTRIBUTING.read_text("utf-8")
     names = set(re.findall(r"`([\w/]+\.(?:py|md|txt|toml))`", text))
     assert len(names) > 10
     places = (ROOT, PACKAGE, ROOT / "tests")
@@ -201,7 +277,7 @@ def test_contributing_names_files_that_are_there() -> None:
 
 def test_contributing_names_what_there_is_to_change() -> None:
     """Classes and functions of the chapter "Change it": each is in the package still."""
-    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8").partition("## Change it\n")[2]
+    text = CONTRIBUTING.read_text("utf-8").partition("## Change it\n")[2]
     names = set(re.findall(r"`([A-Za-z_.]+)`", text)) - {
         "quantizer.gradient",
         "quantize/__init__.py",

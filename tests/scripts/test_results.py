@@ -1,4 +1,4 @@
-"""`make results`: measuring writes files of results, and README.md has the figures in them."""
+"""`make results`: measuring writes files of results, and two texts have the figures in them."""
 
 import json
 import shutil
@@ -20,6 +20,11 @@ def readme(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def full(tmp_path: Path) -> Path:
+    return Path(shutil.copy(results.FULL, tmp_path / "results.md"))
+
+
+@pytest.fixture
 def files(tmp_path: Path) -> Path:
     """A copy of the repository's files of results."""
     return Path(shutil.copytree(results.RESULTS, tmp_path / "results"))
@@ -34,17 +39,35 @@ def change(path: Path, **values: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | values), "utf-8")
 
 
-def test_the_readme_has_the_figures_of_the_files(readme: Path) -> None:
-    results.table(readme, results.RESULTS)
+def test_the_texts_have_the_figures_of_the_files(readme: Path, full: Path) -> None:
+    results.table(readme, full, results.RESULTS)
     assert readme.read_text("utf-8") == results.README.read_text("utf-8"), "make results-table"
+    assert full.read_text("utf-8") == results.FULL.read_text("utf-8"), "make results-table"
 
 
-def test_old_figures_are_replaced_and_nothing_else(readme: Path) -> None:
-    text = readme.read_text("utf-8")
-    start, end = text.index("\n", text.index(results.START)) + 1, text.index(results.END)
-    readme.write_text(text[:start] + "old figures\n" + text[end:], "utf-8")
-    results.table(readme, results.RESULTS)
-    assert readme.read_text("utf-8") == text
+def test_old_figures_are_replaced_and_nothing_else(readme: Path, full: Path) -> None:
+    texts = {path: path.read_text("utf-8") for path in (readme, full)}
+    for path, text in texts.items():
+        start, end = text.index("\n", text.index(results.START)) + 1, text.index(results.END)
+        path.write_text(text[:start] + "old figures\n" + text[end:], "utf-8")
+    results.table(readme, full, results.RESULTS)
+    assert {path: path.read_text("utf-8") for path in texts} == texts
+
+
+def test_the_short_table_and_list_say_what_the_long_ones_do() -> None:
+    short, long = (path.read_text("utf-8") for path in (results.README, results.FULL))
+    rows = {row[0]: row for row in rows_of(long, "| `-q` |")}
+    assert len(rows) == len(QUALITIES)
+    for quality, *cells in rows_of(short, "| `-q` |"):
+        assert cells == [*rows[quality][1:3], *rows[quality][4:6]]  # without MS-SSIM
+    for codec, figure, _ in rows_of(long, "| codec | BD-rate |"):
+        assert f"{codec.strip('*')} {figure}" in short
+
+
+def rows_of(text: str, head: str) -> list[list[str]]:
+    """Cells of the table that begins like this, without its head."""
+    table = text[text.index(head) :].partition("\n\n")[0]
+    return [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines()[2:]]
 
 
 def cut(path: Path, images: int) -> None:
@@ -55,23 +78,26 @@ def cut(path: Path, images: int) -> None:
     path.write_text(json.dumps({**content, "images": names, "rows": rows}), "utf-8")
 
 
-def test_the_table_says_how_many_pictures_and_which_qualities(readme: Path, files: Path) -> None:
+def test_the_table_says_how_many_pictures_and_which_qualities(
+    readme: Path, full: Path, files: Path
+) -> None:
     for path in (files / "kodak").glob("*.json"):
         cut(path, 2)
     ours = files / "kodak" / f"{results.DEFAULT}.json"
     content = json.loads(ours.read_text("utf-8"))
     change(ours, rows=[{**row, "quality": row["quality"] + 1} for row in content["rows"]])
-    results.table(readme, files)
-    text = readme.read_text("utf-8")
-    assert "Kodak, 2 pictures" in text
-    assert " of 2)" in text  # pictures won
-    table = text[text.index("| `-q` |") :].splitlines()[2:]
-    qualities = content["qualities"]
-    shown = [line.split()[1] for line in table[: len(qualities)]]
-    assert shown == [f"{quality + 1:g}" for quality in qualities]
+    results.table(readme, full, files)
+    assert " of 2)" in full.read_text("utf-8")  # pictures won
+    for path in (readme, full):
+        text = path.read_text("utf-8")
+        assert "Kodak, 2 pictures" in text
+        shown = [row[0] for row in rows_of(text, "| `-q` |")][: len(content["qualities"])]
+        assert shown == [f"{quality + 1:g}" for quality in content["qualities"]]
 
 
-def test_sets_and_efforts_that_were_measured_get_their_place(readme: Path, files: Path) -> None:
+def test_sets_and_efforts_that_were_measured_get_their_place(
+    readme: Path, full: Path, files: Path
+) -> None:
     """A second effort and a second set: copies of Kodak's, with half the bytes for the one."""
     shutil.rmtree(files / "cid22", ignore_errors=True)
     shutil.copytree(files / "kodak", files / "cid22")
@@ -80,8 +106,9 @@ def test_sets_and_efforts_that_were_measured_get_their_place(readme: Path, files
     fast = files / "kodak" / "diveq-e1.json"
     shutil.copy(slow, fast)
     change(fast, name="diveq-e1", rows=[{**row, "bytes": 2 * row["bytes"]} for row in rows])
-    results.table(readme, files)
-    text = readme.read_text("utf-8")
+    results.table(readme, full, files)
+    assert "Kodak, 24 pictures; CID22, 24 pictures; one model" in readme.read_text("utf-8")
+    text = full.read_text("utf-8")
     assert "Kodak, 24 pictures; CID22, 24 pictures; one model" in text
     lines = text.splitlines()
     figures = {
@@ -94,33 +121,38 @@ def test_sets_and_efforts_that_were_measured_get_their_place(readme: Path, files
     assert one == pytest.approx(2 * five, rel=1e-3)
     head = next(line for line in lines if line.startswith("| against |"))
     assert head.count("MS-SSIM") == 2
-    assert "](results/cid22.png)" in text
+    assert "](../results/cid22.png)" in text
     (files / "kodak" / "webp.json").unlink()
-    results.table(readme, files)
-    assert "here, Pillow" in readme.read_text("utf-8")
-    assert "| webp | " in readme.read_text("utf-8")  # published, and CID22's
-    assert "| webp | – | – |" in readme.read_text("utf-8")
+    results.table(readme, full, files)
+    assert "here, Pillow" in full.read_text("utf-8")
+    assert "| webp | " in full.read_text("utf-8")  # published, and CID22's
+    assert "| webp | – | – |" in full.read_text("utf-8")
+    webp = [line for line in readme.read_text("utf-8").splitlines() if "webp +" in line]
+    assert [line.partition(":")[0] for line in webp] == ["- as published"]
 
 
-def test_what_makes_no_table(readme: Path, files: Path) -> None:
+def test_what_makes_no_table(readme: Path, full: Path, files: Path) -> None:
     text = readme.read_text("utf-8")
     cut(files / "kodak" / "webp.json", 3)
     with pytest.raises(DiveqError, match=r"webp\.json: is of other pictures than diveq-e5\.json"):
-        results.table(readme, files)
+        results.table(readme, full, files)
     change(files / "kodak" / "webp.json", rows=[])
     with pytest.raises(DiveqError, match=r"webp\.json: has no rows; measure it again"):
-        results.table(readme, files)
+        results.table(readme, full, files)
     (files / "kodak" / "webp.json").write_text("{")
     with pytest.raises(DiveqError, match=r"webp\.json: not a readable JSON file"):
-        results.table(readme, files)
+        results.table(readme, full, files)
     (files / "kodak" / "webp.json").unlink()
     (files / "kodak" / "diveq-e5.json").unlink()
     with pytest.raises(DiveqError, match=r"diveq-e5\.json: not a readable JSON file"):
-        results.table(readme, files)
+        results.table(readme, full, files)
+    full.write_text("no markers")
+    with pytest.raises(DiveqError, match=r"results\.md: the lines"):
+        results.table(readme, full, results.RESULTS)
     assert readme.read_text("utf-8") == text
     readme.write_text("no markers")
     with pytest.raises(DiveqError, match=r"README\.md: the lines"):
-        results.table(readme, results.RESULTS)
+        results.table(readme, full, results.RESULTS)
 
 
 def test_the_plot_is_written_twice(files: Path) -> None:
