@@ -1,7 +1,7 @@
 """The face of the package: pictures to bytes and back in one call each.
 
-Weights are loaded once and kept. Safe to be called from several threads. Knows no files but those
-it is given to read.
+Weights are loaded once and kept, those of the last few models. Any number of threads may call at the
+same time. Knows no files but those it is given to read.
 """
 
 from __future__ import annotations
@@ -51,6 +51,9 @@ def compress(
 ) -> bytes:
     """Compress a picture to the bytes of a `.dvq` file.
 
+    Threads may call this and `decompress` at the same time, with whatever models: each call gives
+    the bytes that it gives alone.
+
     Args:
         source: path of a picture file, an image of Pillow's, pixels uint8 `[H, W]` or
             `[H, W, 1, 3 or 4]` (sRGB, the fourth one transparency), or a `Picture`.
@@ -79,6 +82,8 @@ def decompress(
     device: str | torch.device = "cpu",
 ) -> Picture:
     """Decompress the bytes of a `.dvq` file with the model that it names.
+
+    Threads may call this and `compress` at the same time.
 
     Args:
         data: all bytes of the file.

@@ -6,6 +6,7 @@ Knows nothing of files on disk, nor of the command line.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +39,9 @@ DEFAULT_EFFORT = 5
 class Codec:
     """Compresses and decompresses with one model.
 
+    Any number of threads may use one codec at the same time: each call gives the bytes and pixels
+    that it gives alone. Do not change the attributes meanwhile.
+
     Args:
         model: loaded weights; their networks run where they were loaded to.
         networks: dtype of the float networks; "auto" takes bfloat16 where the processor has it.
@@ -53,7 +57,8 @@ class Codec:
         self.model = model
         self.networks = networks or fast_dtype(model.device)
         self.workers = workers or torch.get_num_threads()
-        self._trained: DvqModel | None = None  # read when an effort first needs it
+        self._trained: DvqModel | None = None  # read when an effort first needs it,
+        self._lock = threading.Lock()  # by one thread
 
     @classmethod
     def load(cls, reference: str | Path | None = None, device: str | torch.device = "cpu") -> Codec:
@@ -198,8 +203,9 @@ class Codec:
     ) -> CodingJob:
         refiner = None
         if effort in ROUNDS:
-            if self._trained is None:
-                self._trained = trainable(self.model)
+            with self._lock:
+                if self._trained is None:
+                    self._trained = trainable(self.model)
             refiner = Refiner(self._trained, ROUNDS[effort])
         rate, workers = EFFORTS[effort], self.workers
         return CodingJob(gain, rate, effort, lossless, tally, progress, workers, refiner)

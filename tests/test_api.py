@@ -3,17 +3,27 @@
 import os
 import subprocess
 import sys
-import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 import diveqcodec
-from diveqcodec import zoo
+from diveqcodec import api, refinement, zoo
+from diveqcodec.codec import Codec
 from diveqcodec.errors import ConfigError, ImageError, ModelError
 from diveqcodec.exact import weights
+from diveqcodec.image import Picture
 from diveqcodec.model.dvq import DvqModel
+from tests.support.tiles import cut_into
 from tests.support.tiny import TINY, drawn
 
 
@@ -68,22 +78,113 @@ def test_a_missing_file_is_named(tmp_path) -> None:
         diveqcodec.compress(tmp_path / "nothing.png")
 
 
-def test_threads_share_a_codec(model, monkeypatch) -> None:
-    monkeypatch.setenv(zoo.VARIABLE, str(model.parent))
-    pictures = [drawn(36, 28, seed) for seed in range(6)]
-    expected = [diveqcodec.compress(picture, 50, model=model) for picture in pictures]
-    found: dict[int, bytes] = {}
+@pytest.fixture(scope="module")
+def folder(model: Path) -> Path:
+    """Five models, one more than are kept loaded."""
+    for seed in range(1, 5):
+        torch.manual_seed(seed)
+        weights.save(DvqModel(TINY).eval(), model.parent / f"other-{seed}.safetensors", {})
+    return model.parent
 
-    def work(number: int) -> None:
-        found[number] = diveqcodec.compress(pictures[number], 50, model=model)
-        diveqcodec.decompress(found[number])
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(pictures))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [found[number] for number in range(len(pictures))] == expected
+@dataclass(frozen=True)
+class Task:
+    """A picture, and what is asked of `compress`."""
+
+    pixels: NDArray[np.uint8]
+    options: Mapping[str, Any]
+
+    def run(self, codec: Codec | None = None) -> tuple[bytes, bytes, bytes]:
+        """The file, its pixels, and those of a part of it; by a codec, or by the face."""
+        options = dict(self.options)
+        if codec is None:
+            data = diveqcodec.compress(self.pixels, **options)
+            parts = [diveqcodec.decompress(data, crop=crop) for crop in (None, (5, 3, 13, 12))]
+        else:
+            del options["model"]
+            data = codec.compress(api.from_pillow(Image.fromarray(self.pixels)), **options)
+            parts = [codec.decompress(data, crop=crop) for crop in (None, (5, 3, 13, 12))]
+        whole, part = (
+            part.pixels.tobytes() + (b"" if part.alpha is None else part.alpha.tobytes())
+            for part in parts
+        )
+        return data, whole, part
+
+
+def tasks(folder: Path) -> list[Task]:
+    """Colour, grey and transparency; one tile and several; all efforts; every model."""
+    models = sorted(folder.glob("*.safetensors")) * 5
+    found = []
+    for number, size in enumerate([(36, 28), (30, 130), (90, 70), (33, 47), (20, 20)]):
+        planes = drawn(*size, seed=number), drawn(*size, seed=number + 50)[..., :1]
+        pixels = (planes[0], planes[1][..., 0], np.concatenate(planes, axis=2))[number % 3]
+        found.append(
+            Task(
+                pixels,
+                {
+                    "quality": 20 + 15 * number,
+                    "effort": (1, 5, 5, 7, 5)[number],
+                    "lossless": ("auto", "never", "auto", "auto", "always")[number],
+                    "model": models[number],
+                },
+            )
+        )
+    return found
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """For torch, too, and so two tiles at once."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_threads_may_mix_everything(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, two_threads: None
+) -> None:
+    """Whatever runs beside it, a call gives what it gives alone, and torch keeps its threads."""
+    monkeypatch.setenv(zoo.VARIABLE, str(folder))
+    cut_into(monkeypatch, 64)
+    wanted = tasks(folder)
+    expected = [task.run() for task in wanted]
+    monkeypatch.setattr(api, "_codecs", {})  # so that loading is raced for, too
+    with ThreadPoolExecutor(5) as pool:
+        found = list(pool.map(Task.run, wanted * 2))
+    assert found == expected * 2
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_threads_may_share_one_codec(
+    model: Path, monkeypatch: pytest.MonkeyPatch, two_threads: None, workers: int
+) -> None:
+    cut_into(monkeypatch, 64)
+    wanted = tasks(model.parent)
+    expected = [task.run(Codec(weights.load(model), workers=workers)) for task in wanted]
+    codec = Codec(weights.load(model), workers=workers)
+    with ThreadPoolExecutor(5) as pool:
+        found = list(pool.map(Task.run, wanted * 2, [codec] * 2 * len(wanted)))
+    assert found == expected * 2
+
+
+def test_what_training_left_is_loaded_once_for_all_threads(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+
+    def load(of: Any) -> DvqModel:
+        loaded.append(of)
+        time.sleep(0.2)
+        return refinement.trainable(of)
+
+    monkeypatch.setattr("diveqcodec.codec.trainable", load)
+    codec = Codec(weights.load(model), workers=1)
+    picture = Picture(drawn(20, 20, 1))
+    with ThreadPoolExecutor(3) as pool:
+        files = set(pool.map(lambda _: codec.compress(picture, effort=7), range(3)))
+    assert len(files) == len(loaded) == 1
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
