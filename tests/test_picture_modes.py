@@ -179,14 +179,11 @@ def test_no_resolution_is_made_up() -> None:
 @pytest.mark.parametrize(
     ("head", "bits"),
     [
-        (b"\xff\x4f\xff\x51" + bytes(36) + b"\0\3" + bytes([11]), 12),
-        (b"\xff\x4f\xff\x51" + bytes(36) + b"\0\3" + bytes([7]), 8),
         (b"....av1C\x81\x04\x0c\0", 8),
         (b"....av1C\x81\x04\x4c\0", 10),
         (b"....av1C\x81\x44\x6c\0", 12),
-        (b"\xff\x4f\xff\x51", 8),
         (b"", 8),
     ],
 )
-def test_bits_of_jpeg2000_and_avif(head: bytes, bits: int) -> None:
+def test_bits_of_avif(head: bytes, bits: int) -> None:
     assert coded_bits(head) == bits

@@ -257,9 +257,10 @@ def _said(error: Exception) -> str:
 def _decode(image: Image.Image, name: str, notices: list[str]) -> Picture:
     """The picture of a file that was opened; what else there is to say is added to `notices`."""
     samples = samples_of(image)
+    if samples.doubt is not None:
+        raise ImageError(f"{name}: {samples.doubt}")
     image.load()
-    if samples.opacity is not None:
-        image.putalpha(samples.opacity)
+    samples.settle(image)
     metadata = read_metadata(image, notices)
     exif = metadata.exif
     try:

@@ -10,15 +10,12 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image, ImageCms
 
-from diveqcodec.errors import ImageError
-from diveqcodec.image import grey
+from diveqcodec.image import grey, jpeg2000
 from diveqcodec.image.colour import Encoding, encoding_of, unknown_code
 from diveqcodec.image.picture import Pixels
 
 _CONVERTED: Final = 1 << 22  # pixels at once
 _LOOKED_AT: Final = 1 << 14  # bytes in which a file says how many bits its samples have
-_JP2_SIZE: Final = b"\xff\x4f\xff\x51"
-_JP2_BITS_AT: Final = 42  # of the first component, from the start of the codestream
 _AV1_CONFIGURATION: Final = b"av1C"
 
 
@@ -33,6 +30,8 @@ class Samples:
         encoding: Of colours that are not those of sRGB, else None.
         notice: Of colours that are taken for sRGB although they are not.
         opacity: By a transparent colour that 8 bits would take others for, else None.
+        repair: Of an image whose white Pillow takes for black, else None.
+        doubt: What is wrong with it where that cannot be repaired, and what to do; else None.
     """
 
     is_grey: bool
@@ -41,24 +40,49 @@ class Samples:
     encoding: Encoding | None = None
     notice: str | None = None
     opacity: Image.Image | None = None
+    repair: jpeg2000.Repair | None = None
+    doubt: str | None = None
+
+    def settle(self, image: Image.Image) -> None:
+        """Finish an image that was just loaded."""
+        if self.opacity is not None:
+            image.putalpha(self.opacity)
+        if self.repair is not None:
+            self.repair.run(image)
 
 
 def samples_of(image: Image.Image) -> Samples:
     """What an image that was opened, but not loaded, is made of.
 
-    Its transparent colour, if it has one, is brought to the samples that Pillow will make of it.
+    Its transparent colour, if it has one, is brought to the samples that Pillow will make of it;
+    where these would be wrong Pillow is told to make others.
     """
     raw_mode = _raw_mode(image)
     is_grey = image.mode in ("1", "L", "LA", "La") or raw_mode.startswith("LA;")
     _mend_transparency(image, raw_mode)
-    encoding, notice = encoding_of(image), unknown_code(image)
+    found = Samples(is_grey, encoding=encoding_of(image), notice=unknown_code(image))
+    if image.format == "JPEG2000":
+        found = _of_jpeg2000(image, found)
+    else:
+        found = replace(found, bits=_bits(image, raw_mode))
     if grey.is_deep(image.mode):
-        scale, bits = grey.scale_of(image), _bits(image, raw_mode)
+        scale, bits = grey.scale_of(image), found.bits
         if bits > 8 and ";16" not in raw_mode:  # more than 8 that Pillow has scaled to 16
             scale = replace(scale, depth=f"{bits}-bit")
-        return Samples(True, 8, scale, encoding, notice)
-    opacity = _opacity_of_deep(image, raw_mode)
-    return Samples(is_grey, _bits(image, raw_mode), None, encoding, notice, opacity)
+        return replace(found, is_grey=True, bits=8, scale=scale)
+    return replace(found, opacity=_opacity_of_deep(image, raw_mode))
+
+
+def _of_jpeg2000(image: Image.Image, found: Samples) -> Samples:
+    file: Any = getattr(image, "fp", None)
+    headers = None if file is None else jpeg2000.look(file)
+    if headers is None:
+        return found
+    found = replace(found, bits=max(8, *headers.bits))
+    try:
+        return replace(found, repair=jpeg2000.prepare(image, headers))
+    except ValueError as error:
+        return replace(found, doubt=f"{found.bits}-bit JPEG 2000: {error}")
 
 
 def to_pixels(
@@ -74,7 +98,7 @@ def to_pixels(
         notices: Gets what had to be changed.
 
     Raises:
-        ImageError: Deep grey whose white cannot be told, or deep JPEG 2000 whose black cannot.
+        ImageError: Deep grey whose white cannot be told.
     """
     encoding = samples.encoding
     if encoding is not None:
@@ -91,8 +115,6 @@ def to_pixels(
     if samples.bits > 8:
         notices.append(f"{samples.bits}-bit input coded as 8-bit")
     pixels, alpha = _eight_bits(image, icc, samples.is_grey, notices)
-    if samples.bits > 8 and image.format == "JPEG2000":
-        _check_white(pixels, alpha, f"{name}: {samples.bits}-bit JPEG 2000")
     return pixels if encoding is None else encoding.convert(pixels), alpha
 
 
@@ -108,20 +130,6 @@ def _eight_bits(
     if image.mode in ("P", "PA") and icc is None and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., :1].copy()  # a palette of greys
     return pixels, alpha
-
-
-def _check_white(pixels: Pixels, alpha: Pixels | None, what: str) -> None:
-    """Refuse samples that may be white or black.
-
-    Pillow (13, and those before) rounds more than 8 bits of colours in JPEG 2000 without a look at
-    the end of the range: white is 256 then, and comes out as 0.
-    """
-    doubtful = int((pixels == 0).sum()) + (0 if alpha is None else int((alpha == 0).sum()))
-    if doubtful:
-        raise ImageError(
-            f"{what}: Pillow reads white as black, which {doubtful} samples may be; "
-            "make a PNG of it first, such as with opj_decompress"
-        )
 
 
 def _planes(image: Image.Image, mode: str) -> tuple[Pixels, Pixels | None]:
@@ -176,7 +184,7 @@ def _bits(image: Image.Image, raw_mode: str) -> int:
         args = _arguments(image)
         largest = args[-1] if isinstance(args, tuple) else 0
         return max(8, largest.bit_length()) if isinstance(largest, int) else 8
-    if image.format not in ("JPEG2000", "AVIF"):
+    if image.format != "AVIF":
         return 8
     file: Any = getattr(image, "fp", None)
     if file is None:
@@ -189,10 +197,7 @@ def _bits(image: Image.Image, raw_mode: str) -> int:
 
 
 def coded_bits(head: bytes) -> int:
-    """Bits of a sample in a JPEG2000 or AVIF file that begins like this; 8 if it does not say."""
-    if (start := head.find(_JP2_SIZE)) >= 0:
-        bits = head[start + _JP2_BITS_AT : start + _JP2_BITS_AT + 1]
-        return max(8, (bits[0] & 0x7F) + 1) if bits else 8
+    """Bits of a sample in an AVIF file that begins like this; 8 if it does not say."""
     if (start := head.find(_AV1_CONFIGURATION)) >= 0:
         flags = head[start + 6 : start + 7]
         if flags and flags[0] & 0x40:
