@@ -1,7 +1,7 @@
 """The face of the package: pictures to bytes and back in one call each.
 
-Weights are loaded once and kept, those of the last few models. Any number of threads may call at the
-same time. Knows no files but those it is given to read.
+Weights are loaded once and kept, those of the last few models. Any number of threads may call at
+the same time. Knows no files but those it is given to read.
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ def compress(
 ) -> bytes:
     """Compress a picture to the bytes of a `.dvq` file.
 
-    Threads may call this and `decompress` at the same time, with whatever models: each call gives
-    the bytes that it gives alone.
+    Threads may call this and `decompress` at the same time, with whatever models. Each call gives
+    what it gives alone where torch has one thread; else cores are shared with what runs beside it,
+    and floats may be rounded otherwise, as on another machine (see README.md, "Limits").
 
     Args:
         source: path of a picture file, an image of Pillow's, pixels uint8 `[H, W]` or

@@ -39,8 +39,8 @@ DEFAULT_EFFORT = 5
 class Codec:
     """Compresses and decompresses with one model.
 
-    Any number of threads may use one codec at the same time: each call gives the bytes and pixels
-    that it gives alone. Do not change the attributes meanwhile.
+    Any number of threads may use one codec at the same time, as with `diveqcodec.compress`. Do not
+    change the attributes meanwhile.
 
     Args:
         model: loaded weights; their networks run where they were loaded to.

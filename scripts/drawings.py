@@ -139,7 +139,7 @@ def flat(width: int = 1500, height: int = 1100) -> Image.Image:
     return Image.new("RGB", (width, height), (12, 200, 77))
 
 
-DRAWINGS: dict[str, Callable[[], Image.Image]] = {
+DRAWINGS: dict[str, Callable[..., Image.Image]] = {
     "text": text_page,
     "fax": one_bit_page,
     "desktop": desktop,

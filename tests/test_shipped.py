@@ -1,18 +1,23 @@
 """The newest shipped weights, on the sample pictures: what is promised of them holds."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from diveqcodec import image, zoo
 from diveqcodec.codec import Codec
 from diveqcodec.exact import weights
+from diveqcodec.image import Picture
 from diveqcodec.model.dvq import STRIDE
 from diveqcodec.train.exporting import compare
+from scripts.measure_drawings import at_equal_bytes, psnr, webp
 from tests.support.coders import decoded_tiles, rewritten
+from tests.support.drawings import SMALL_DRAWINGS, small_drawing
 from tests.support.places import ROOT
 
 pytestmark = pytest.mark.slow
@@ -85,3 +90,49 @@ def test_integers_cost_no_more_than_the_floats_that_were_trained(
     assert crops
     check = compare(model.eval(), codec, crops[:3], quality)
     assert check.excess < 0.01
+
+
+@pytest.mark.parametrize("size", [(400, 300), (160, 120)], ids="{0[0]}x{0[1]}".format)
+@pytest.mark.parametrize("name", SMALL_DRAWINGS)
+def test_drawings_are_nowhere_worse_than_webp(
+    codec: Codec, name: str, size: tuple[int, int]
+) -> None:
+    """No larger than lossless WebP and a hundredth, at any quality; nor worse at equal bytes.
+
+    At low qualities, where networks may code a drawing this small, half a dB is allowed. In full
+    size `python -m scripts.measure_drawings` asks the same of ten without that.
+    """
+    drawing, pixels = small_drawing(name, size)
+    exact = webp(drawing, {})
+    for quality in (1, 20, 50, 80, 100):
+        data = codec.compress(Picture(pixels), quality)
+        assert len(data) <= 1.01 * exact
+        decoded = codec.decompress(data).pixels
+        at_least = at_equal_bytes(drawing, len(data), exact, pixels)
+        assert psnr(decoded, pixels) >= at_least - (0.5 if quality < 50 else 0.005)
+    assert (decoded == pixels).all()  # at the best quality
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_calls_at_the_same_time(threads: int) -> None:
+    """They give what they give alone; a pixel may differ by 1 where torch has other threads."""
+    codec = Codec(weights.load(newest()), networks=torch.float32, workers=2)
+    pictures = [image.load(path) for path in SAMPLES]
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    files = [codec.compress(picture, 40) for picture in pictures]
+    expected = [codec.decompress(data).pixels for data in files]
+
+    def work(number: int) -> tuple[bytes, NDArray[np.uint8]]:
+        return codec.compress(pictures[number], 40), codec.decompress(files[number]).pixels
+
+    torch.set_num_threads(threads)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            found = list(pool.map(work, range(len(pictures))))
+    finally:
+        torch.set_num_threads(before)
+    for (data, pixels), file, wanted in zip(found, files, expected, strict=True):
+        assert np.abs(pixels.astype(int) - wanted).max() <= (threads > 1)
+        assert data == file or threads > 1
+        assert codec.decompress(data).pixels.shape == wanted.shape

@@ -35,7 +35,7 @@ _SETTINGS: Final = ((1, (4, 80)), (5, (5, 100)), (5, (2, 30)), (9, (6, 100)))
 
 # What may be worth a try in a tile (see `is_drawn`).
 _ROWS: Final = 64  # rows that are looked at
-_EQUAL: Final = 0.6  # share of pixels that are the same as their left neighbour
+_EQUAL: Final = 0.5  # share of pixels that are the same as their left neighbour
 _COLOURS: Final = 256
 _GREYS: Final = 32
 

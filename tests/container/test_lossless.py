@@ -9,6 +9,7 @@ from diveqcodec.container import bitstream, lossless, pixelfile
 from diveqcodec.errors import DamagedError, FormatError
 from scripts.drawings import DRAWINGS
 from scripts.make_golden_lossless import digest
+from tests.support.drawings import SMALL_DRAWINGS, small_drawing
 from tests.support.places import GOLDEN
 from tests.support.tiny import drawn, few_values
 
@@ -158,6 +159,9 @@ def test_drawings_look_drawn_and_photographs_do_not() -> None:
         image = draw()
         pixels = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
         assert lossless.is_drawn(pixels.reshape(*pixels.shape[:2], -1)), name
+    for name in SMALL_DRAWINGS:
+        for size in ((160, 120), (400, 300)):
+            assert lossless.is_drawn(small_drawing(name, size)[1]), name
     noisy = drawn(300, 300, 5)  # like a photograph, it has noise
     assert not lossless.is_drawn(noisy)
     assert not lossless.is_drawn(noisy[..., :1])
