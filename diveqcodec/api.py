@@ -20,7 +20,7 @@ from diveqcodec import image, zoo
 from diveqcodec.codec import DEFAULT_EFFORT, Codec
 from diveqcodec.container import bitstream, pixelfile
 from diveqcodec.errors import ConfigError, ImageError, ModelError
-from diveqcodec.image import Picture
+from diveqcodec.image import Picture, jpeg2000
 from diveqcodec.image.metadata import EXIF_ERRORS, read_metadata
 from diveqcodec.quality import DEFAULT_QUALITY
 
@@ -148,6 +148,7 @@ def from_pillow(source: Image.Image) -> Picture:
         )
     notices: list[str] = []
     try:
+        jpeg2000.load(source)
         metadata = read_metadata(source, notices)
         with contextlib.suppress(*EXIF_ERRORS):  # said by the line above
             source = ImageOps.exif_transpose(source)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
 
 import diveqcodec
 from diveqcodec import api, refinement, zoo
@@ -23,6 +23,7 @@ from diveqcodec.errors import ConfigError, ImageError, ModelError
 from diveqcodec.exact import weights
 from diveqcodec.image import Picture
 from diveqcodec.model.dvq import DvqModel
+from tests.support.places import ROOT
 from tests.support.tiles import cut_into
 from tests.support.tiny import TINY, drawn
 
@@ -65,6 +66,15 @@ def test_modes_of_pillow_that_png_lacks_are_converted() -> None:
     image = Image.fromarray(drawn(20, 20, 4)).convert("CMYK")
     data = diveqcodec.compress(image, lossless="always")
     assert np.array_equal(diveqcodec.decompress(data).pixels, np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.skipif(not features.check("jpg_2000"), reason="this Pillow was built without OpenJPEG")
+@pytest.mark.parametrize("name", ["white.jp2", "full-16.jp2", "lossy-16.jp2", "full-grey-9.jp2"])
+def test_an_image_that_was_only_opened_keeps_its_white(name: str) -> None:
+    path = ROOT / "tests" / "image" / "deep" / name
+    with Image.open(path) as opened:
+        data = diveqcodec.compress(opened, lossless="always")
+    assert data == diveqcodec.compress(path, lossless="always")
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4)), 7, None])

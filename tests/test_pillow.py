@@ -404,6 +404,7 @@ def torchvision() -> Iterator[Any]:
     return torchvision
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_folder_of_torchvision(torchvision: Any, tmp_path: Path, workers: int) -> None:
     import torch
