@@ -98,6 +98,8 @@ class Cluster:
         self, function: Callable[[T], R], items: Iterable[T], most: int | None = None
     ) -> Iterator[tuple[T, R | Died]]:
         """Do all, `most` of them at a time; by default as the workers have room."""
+        from concurrent.futures import CancelledError
+
         import distributed
 
         waiting, running, is_all = iter(items), dict[Any, T](), False
@@ -106,13 +108,27 @@ class Cluster:
             room = (_AHEAD * threads if most is None else most) - len(running)
             pulled = list(itertools.islice(waiting, max(0, room)))
             is_all = len(pulled) < room
-            running |= {self._client.submit(function, one, pure=False): one for one in pulled}
+            running |= {self._submitted(function, one): one for one in pulled}
             if not running and not is_all:  # there are no workers
                 time.sleep(_PATIENCE)
-            with contextlib.suppress(TimeoutError, distributed.TimeoutError):
+            # what was cancelled is told as the result of each
+            with contextlib.suppress(TimeoutError, distributed.TimeoutError, CancelledError):
                 distributed.wait(list(running), timeout=_PATIENCE, return_when="FIRST_COMPLETED")
             for future in [one for one in running if one.done()]:
                 yield running.pop(future), self._result(future)
+
+    def _submitted(self, function: Callable[[T], R], item: T) -> Future:
+        """Hand one thing out.
+
+        Raises:
+            DiveqError: the scheduler is gone.
+        """
+        from distributed.client import ClosedClientError
+
+        try:
+            return self._client.submit(function, item, pure=False)
+        except ClosedClientError as error:
+            raise self._gone() from error
 
     def _result(self, future: Future) -> Any:
         """What became of one thing.
@@ -137,15 +153,18 @@ class Cluster:
         except (CancelledError, FutureCancelledError, OSError) as error:
             if isinstance(error, OSError) and self._is_connected():
                 raise
-            raise DiveqError(
-                f"--cluster {self._address}: the scheduler is gone; start it, and go on with "
-                "--skip-existing"
-            ) from error
+            raise self._gone() from error
         except (ImportError, AttributeError) as error:
             raise DiveqError(
                 f"--cluster {self._address}: a worker cannot do this ({error}); install the same "
                 "diveqcodec on all machines"
             ) from error
+
+    def _gone(self) -> DiveqError:
+        return DiveqError(
+            f"--cluster {self._address}: the scheduler is gone; start it, and go on with "
+            "--skip-existing, or --resume of eval"
+        )
 
     def _is_connected(self) -> bool:
         return bool(self._client.status == "running")

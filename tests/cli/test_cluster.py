@@ -1,12 +1,9 @@
 """--cluster and stores on the command line: the same files and records as without."""
 
-import functools
+import contextlib
 import json
-import os
-import signal
+import re
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,9 +18,10 @@ from diveqcodec.cli.files import check_target
 from diveqcodec.cli.jobs import Failure, Job, Outcome, Source
 from diveqcodec.cli.options import Session
 from diveqcodec.errors import DiveqError
-from diveqcodec.processes import Died
+from diveqcodec.processes import Died, Engine
 from diveqcodec.store import place
 from tests.support.commands import diveq, draw, errors, install_tiny
+from tests.support.dying import Dying, Interrupted
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -196,69 +194,131 @@ def test_eval_reads_stores(memory: Any) -> None:
 # With an engine.
 
 
-@pytest.fixture
-def local(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Two workers for all commands of a test."""
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """Two workers for all tests, which find the tiny model among the installed ones."""
     pytest.importorskip("distributed", reason="Dask is not installed")
-    with engines.connected("local", 2) as found:
-
-        @functools.wraps(engines.connected)
-        def connected(*_arguments: Any) -> Any:
-            import contextlib
-
-            return contextlib.nullcontext(found)
-
-        monkeypatch.setattr(engines, "connected", connected)
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        install_tiny(patch, tmp_path_factory.mktemp("workers"))
+        with engines.connected("local", 2) as found:
+            yield found
 
 
-def kill_a_worker(killed: list[int]) -> None:
-    """From outside, as soon as there is a first output."""
-    psutil = pytest.importorskip("psutil")
+@pytest.fixture
+def connect(two_workers: Engine, monkeypatch: pytest.MonkeyPatch) -> Callable[[Engine], None]:
+    """Says what `--cluster` connects to; at first the two workers."""
 
-    for _ in range(12_000):
-        if list(Path("two").glob("*.dvq")):
-            for child in psutil.Process().children(recursive=True):
-                if "spawn_main" in " ".join(child.cmdline()):
-                    os.kill(child.pid, signal.SIGKILL)
-                    killed.append(child.pid)
-                    return
-        time.sleep(0.01)
+    def connect(engine: Engine) -> None:
+        found = contextlib.nullcontext(engine)
+        monkeypatch.setattr(engines, "connected", lambda *_arguments: found)
+
+    connect(two_workers)
+    return connect
+
+
+@pytest.fixture
+def dying(two_workers: Engine, connect: Callable[[Engine], None], tmp_path: Path) -> Dying:
+    """The same, and one of them is killed; it is connected to."""
+    (tmp_path / "kills").mkdir()
+    engine = Dying(two_workers, tmp_path / "kills")
+    connect(engine)
+    return engine
+
+
+def draw_folder(count: int) -> None:
+    for i in range(count):
+        draw(Path(f"in/{i}.png"), size=(40 + i, 30))
+    Path("in/bad.png").touch()
+
+
+def contents(folder: str, suffix: str) -> dict[str, bytes]:
+    """Of all files but those that a killed worker had not written whole: they are hidden."""
+    return {path.name: path.read_bytes() for path in Path(folder).glob(f"*{suffix}")}
+
+
+def table(name: str) -> list[list[str]]:
+    """A CSV file of `eval`, without its last columns, which are times."""
+    return [line.split(",")[:8] for line in Path(name).read_text().splitlines()]
+
+
+def test_a_killed_worker_loses_nothing(dying: Dying) -> None:
+    """The same files, records and errors as without; a whole output is not in its own way."""
+    draw_folder(10)
+    alone = diveq("compress", "in", "-o", "one", "--json")
+    both = diveq("compress", "in", "-o", "two", "--json", "--cluster", "local")
+    assert len(dying.killed()) == 1
+    assert (alone.exit_code, both.exit_code) == (1, 1)
+    assert errors(both) == errors(alone)
+    assert len(errors(both)) == 1
+    text = json.dumps(records(alone)).replace('"one/', '"two/')
+    assert records(both) == json.loads(text)
+    assert contents("two", ".dvq") == contents("one", ".dvq")
+    assert len(contents("two", ".dvq")) == 10
+
+
+def test_compress_and_decompress_go_on_where_they_were_stopped(
+    two_workers: Engine, connect: Callable[[Engine], None]
+) -> None:
+    draw_folder(8)
+    diveq("compress", "in", "-o", "one")
+    diveq("decompress", "one")
+    for command, source, suffix, total in (
+        ("compress", "in", ".dvq", 9),
+        ("decompress", "two", ".png", 8),
+    ):
+        arguments = command, source, "-o", "two", "--cluster", "local"
+        connect(Interrupted(two_workers, 3))
+        stopped = diveq(*arguments)
+        assert stopped.exit_code == 1
+        assert f"stopped after 3 of {total} files; --skip-existing goes on" in stopped.stderr
+        connect(two_workers)
+        again = diveq(*arguments, "--skip-existing")
+        found = re.search(rf"{total} files: (\d) done, (\d) already there", again.stderr)
+        assert found is not None, again.output
+        assert int(found[1]) + int(found[2]) == 8
+        assert int(found[2]) >= 2, "one of three may be the bad one"
+        assert contents("two", suffix) == contents("one", suffix)
+        assert len(contents("two", suffix)) == 8
+
+
+def test_eval_goes_on_where_it_was_stopped(
+    two_workers: Engine, connect: Callable[[Engine], None]
+) -> None:
+    draw_folder(6)
+    diveq("eval", "in", "-q", "20,50", "--csv", "one.csv")
+    cluster = "--cluster", "local", "--resume", "journal"
+    connect(Interrupted(two_workers, 4))
+    assert diveq("eval", "in", "-q", "20,50", "--csv", "two.csv", *cluster).exit_code == 1
+    assert not Path("two.csv").exists()
+    rows = len(Path("journal").read_text().splitlines()) - 1
+    assert rows in (6, 8), "two for each picture, of which one may be the bad one"
+    connect(two_workers)
+    again = diveq("eval", "in", "-q", "20,50", "--csv", "two.csv", *cluster)
+    assert f"{rows} rows are known from an earlier run" in again.stderr
+    assert len([line for line in errors(again) if "bad.png" in line]) == 1
+    assert table("two.csv") == table("one.csv")
+    assert len(table("two.csv")) == 13
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("local")
-def test_a_cluster_does_the_same_and_loses_nothing() -> None:
-    for i in range(16):
-        draw(Path(f"in/{i}.png"), size=(100 + i, 90))
-    Path("in/bad.png").touch()
-    alone = diveq("compress", "in", "-o", "one", "--json")
-    killed: list[int] = []
-    thread = threading.Thread(target=kill_a_worker, args=(killed,))
-    thread.start()
-    both = diveq("compress", "in", "-o", "two", "--json", "--cluster", "local")
-    thread.join()
-    assert killed
-    assert (alone.exit_code, both.exit_code) == (1, 1)
-    assert errors(both) == errors(alone)
-    text = json.dumps(records(alone)).replace('"one/', '"two/')
-    assert records(both) == json.loads(text)
-    # a hidden file may be left, for that is where a worker writes before it is whole
-    files = {path.name: path.read_bytes() for path in Path("two").glob("*.dvq")}
-    assert files == {path.name: path.read_bytes() for path in Path("one").iterdir()}
-    assert len(files) == 16
+def test_a_worker_killed_while_it_decompresses_loses_nothing(dying: Dying) -> None:
+    draw_folder(10)
+    diveq("compress", "in", "-o", "one")
+    diveq("decompress", "one", "-o", "two")
+    result = diveq("decompress", "one", "-o", "three", "--cluster", "local")
+    assert len(dying.killed()) == 1
+    assert (result.exit_code, errors(result)) == (0, [])
+    assert contents("three", ".png") == contents("two", ".png")
+    assert len(contents("three", ".png")) == 10
 
-    Path("two/3.dvq").unlink()
-    again = diveq("compress", "in", "-o", "two", "--cluster", "local", "--skip-existing")
-    assert "17 files: 1 done, 15 already there, 1 failed" in again.stderr
-    assert diveq("decompress", "two", "--cluster", "local").exit_code == 0
-    assert len(list(Path("two").glob("*.png"))) == 16
 
-    for name, more in (("a.csv", ()), ("b.csv", ("--cluster", "local"))):
-        found = diveq("eval", "in", "-q", "20,50", "--csv", name, *more)
-        assert found.exit_code == 1, found.output
-        assert len([line for line in errors(found) if "bad.png" in line]) == 1
-    tables = [Path(name).read_text().splitlines() for name in ("a.csv", "b.csv")]
-    columns = [[line.split(",")[:8] for line in table] for table in tables]
-    assert columns[0] == columns[1]
-    assert len(columns[0]) == 33
+@pytest.mark.slow
+def test_a_worker_killed_while_it_measures_loses_nothing(dying: Dying) -> None:
+    draw_folder(8)
+    diveq("eval", "in", "-q", "20,50", "--csv", "one.csv")
+    cluster = "--cluster", "local", "--resume", "journal"
+    result = diveq("eval", "in", "-q", "20,50", "--csv", "two.csv", *cluster)
+    assert len(dying.killed()) == 1
+    assert len([line for line in errors(result) if "bad.png" in line]) == 1
+    assert table("two.csv") == table("one.csv")
+    assert len(Path("journal").read_text().splitlines()) == len(table("two.csv")) == 17
