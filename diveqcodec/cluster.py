@@ -8,12 +8,15 @@ kills too. Knows nothing of what is done.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import itertools
+import json
 import logging
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -32,6 +35,7 @@ R = TypeVar("R")
 
 LOCAL: Final = "local"
 _SCHEMES: Final = ("tcp", "tls", "ucx", "ws", "wss")
+_HOST_PORT: Final = re.compile(r"([^\s:/@\[\]]+|\[[0-9a-f:.]+(?:%\w+)?\]):([0-9]{1,5})/?", re.I)
 _AHEAD: Final = 2  # things handed out for every thread of the workers
 _CONNECTING: Final = 20.0  # seconds that a scheduler has to answer
 _WAITING: Final = 60.0  # and its first worker to come, which a machine may have to start for
@@ -52,14 +56,14 @@ def check_address(address: str) -> str:
         scheme, rest = "tcp", address
     if address == LOCAL or (not separator and address.endswith(".json")):
         return address
-    host, colon, port = rest.rpartition(":")
     scheme = "tcp" if scheme == "dask" else scheme
-    if scheme not in _SCHEMES or not host or not colon or not port.rstrip("/").isdecimal():
+    found = _HOST_PORT.fullmatch(rest)
+    if scheme not in _SCHEMES or found is None or not 0 < int(found[2]) < 2**16:
         raise ConfigError(
             f"{address}: use local, HOST:PORT of a Dask scheduler (also tcp://, tls://, dask://), "
             "or its scheduler file, FILE.json"
         )
-    return f"{scheme}://{host}:{port.rstrip('/')}"
+    return f"{scheme}://{found[1]}:{found[2]}"
 
 
 class Cluster:
@@ -241,17 +245,62 @@ def threads_here() -> int | None:
 
 
 def _client(distributed: Any, address: str) -> Client:
-    is_file = address.endswith(".json")
-    if is_file and not Path(address).is_file():
-        raise DiveqError(f"--cluster {address}: no such file; is the scheduler running?")
-    where = {"scheduler_file" if is_file else "address": address}
+    """Dask's client of a scheduler.
+
+    Raises:
+        DiveqError: whatever the reason, it cannot be had.
+    """
+    where = _address_in(address) if address.endswith(".json") else address
     try:
-        client: Client = distributed.Client(timeout=_CONNECTING, **where)
+        asyncio.run(_greet(where))
+        client: Client = distributed.Client(where, timeout=_CONNECTING)
     except (OSError, TimeoutError, distributed.TimeoutError) as error:
         raise DiveqError(
             f"--cluster {address}: no scheduler answers; start one: dask scheduler"
         ) from error
+    except Exception as error:  # of names, certificates, packages, versions: nobody lists them all
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise DiveqError(f"--cluster {address}: no scheduler can be asked ({why})") from error
     return client
+
+
+async def _greet(address: str) -> None:
+    """Shake hands with a scheduler: Dask's client waits for ever for one that says nothing.
+
+    Raises:
+        TimeoutError: it says nothing.
+        Exception: as Dask's own.
+    """
+    from distributed import Security
+    from distributed.comm import connect
+
+    how = Security().get_connection_args("client")
+    comm = await asyncio.wait_for(connect(address, _CONNECTING, **how), 1.5 * _CONNECTING)
+    comm.abort()
+
+
+def _address_in(file: str) -> str:
+    """The address in a scheduler file.
+
+    Raises:
+        DiveqError: there is none.
+    """
+    try:
+        content = json.loads(Path(file).read_bytes())
+    except FileNotFoundError as error:
+        text = f"--cluster {file}: no such file; is the scheduler running?"
+        raise DiveqError(text) from error
+    except OSError as error:
+        raise DiveqError(f"--cluster {file}: cannot be read: {error.strerror}") from error
+    except ValueError:  # no JSON, or not even text
+        content = None
+    found = content.get("address") if isinstance(content, dict) else None
+    if not isinstance(found, str) or not found:
+        raise DiveqError(
+            f"--cluster {file}: has no address of a scheduler; name the file of "
+            "dask scheduler --scheduler-file"
+        )
+    return found
 
 
 def _arguments(address: str) -> str:

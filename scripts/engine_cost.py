@@ -27,6 +27,7 @@ WORKERS = 2
 _WORKER = ("spawn_main", "default_worker.py", "ray::")  # in the command line of one
 
 Run = Callable[[int], None]  # does so many tasks
+Cost = dict[str, float | str]
 
 
 def main() -> None:
@@ -44,7 +45,7 @@ def main() -> None:
 
 def measured(
     engine: Callable[[], contextlib.AbstractContextManager[Run]], name: str, tasks: int
-) -> dict[str, float | str]:
+) -> Cost:
     """Start an engine, let it work, and say what that took: seconds, bytes, counts.
 
     Raises:

@@ -48,6 +48,9 @@ from diveqcodec.errors import DiveqError
 from diveqcodec.exact import weights
 from diveqcodec.folders import files_below
 from diveqcodec.image import Picture, load, save
+from scripts.engine_cost import Cost
+
+Record = dict[str, object]  # of one picture, as `--json` writes it
 
 PARTS = ("core", "engines", "batch")
 BAD = 3  # files of a batch that are no pictures
@@ -169,8 +172,6 @@ def core_table(found: Sequence[Coded]) -> str:
 
 # The engines.
 
-Cost = dict[str, float | str]
-
 
 def engine(name: str, python: str, tasks: int) -> Cost | None:
     """What `scripts.engine_cost` finds; None if this Python has no such engine.
@@ -264,7 +265,7 @@ class Batch:
         status: The command's exit status.
     """
 
-    records: list[dict[str, object]]
+    records: list[Record]
     times: list[float]
     processor: dict[int, float]
     seconds: float
@@ -288,7 +289,7 @@ def run_batch(command: Sequence[str], kill_after: int | None = None) -> Batch:
     """
     import psutil
 
-    records, times = list[dict[str, object]](), list[float]()
+    records, times = list[Record](), list[float]()
     processor, killed = dict[int, float](), 0
     last, before = 0.0, busy()
     start = time.perf_counter()

@@ -1,9 +1,13 @@
 """A cluster: everything comes back once, whatever dies; those that need Dask skip without it."""
 
+import contextlib
 import functools
+import json
 import os
 import signal
+import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,7 +59,11 @@ def test_addresses() -> None:
         "s.json": "s.json",
     }
     assert {one: check_address(one) for one in given} == given
-    for bad in ("", "host", "ray://host:10001", "host:", ":8786", "host:port", "http://host:80"):
+    for bad in (
+        *("", " ", "host", "ray://host:10001", "host:", ":8786", "host:port", "http://host:80"),
+        *("::1:8786", "tcp://::1:8786", "[::1]", "[host]:1", "a b:1", "a\nb:1", "user:word@host:1"),
+        *("host:0", "host:65536", "host:999999", "host:-1", "host:\u0663", "host:1/x", "local:"),
+    ):
         with pytest.raises(ConfigError, match="use local, HOST:PORT of a Dask scheduler"):
             check_address(bad)
 
@@ -134,13 +142,81 @@ def test_a_scheduler_without_workers(monkeypatch: pytest.MonkeyPatch) -> None:
         connected(local.scheduler_address).__enter__()
 
 
-@pytest.mark.slow
-def test_a_scheduler_that_goes_away(tmp_path: Path) -> None:
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.0 400 Bad request\r\nServer: another\r\n\r\n"])
+def test_something_that_is_no_scheduler(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the connection and says nothing, as a machine that hangs does, or something else."""
+    pytest.importorskip("distributed", reason="Dask is not installed")
+    monkeypatch.setattr("diveqcodec.cluster._CONNECTING", 0.4)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        if answer:
+            threading.Thread(target=_answer, args=(server, answer), daemon=True).start()
+        with pytest.raises(DiveqError, match=r"^--cluster tcp://127.*: no scheduler (ans|can be)"):
+            connected(f"tcp://127.0.0.1:{server.getsockname()[1]}").__enter__()
+
+
+def _answer(server: socket.socket, answer: bytes) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            connection, _ = server.accept()
+            connection.sendall(answer)
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("tls://127.0.0.1:9", "no scheduler can be asked \\(TLS expects"),  # without certificates
+        (f"tcp://{'h' * 70}:1", "no scheduler can be asked \\(encoding with 'idna'"),
+    ],
+)
+def test_whatever_keeps_from_connecting_is_one_line(address: str, said: str) -> None:
+    pytest.importorskip("distributed", reason="Dask is not installed")
+    with pytest.raises(DiveqError, match=f"^--cluster {address}: {said}.*$"):
+        connected(address).__enter__()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"{}", b"[1]", b"5", b'{"address": 5}', b'{"address": ""}', b"\xff\xfe\x00", None],
+)
+def test_what_is_no_scheduler_file(content: bytes | None, tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="Dask is not installed")
+    path = tmp_path / "s.json"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    said = "cannot be read: Is a directory" if content is None else "has no address of a scheduler"
+    with pytest.raises(DiveqError, match=f"^--cluster {path}: {said}"):
+        connected(str(path)).__enter__()
+
+
+@pytest.mark.parametrize("pause", [0.0, 1.0])
+def test_a_scheduler_that_goes_away(tmp_path: Path, pause: float) -> None:
+    """Before the next thing is waited for, or after."""
     distributed = pytest.importorskip("distributed", reason="Dask is not installed")
+    path = tmp_path / "s.json"
     local = distributed.LocalCluster(n_workers=1, dashboard_address=":0", silence_logs=50)
-    with connected(local.scheduler_address) as cluster:
+    path.write_text(json.dumps({"address": local.scheduler_address}))
+    with connected(str(path)) as cluster:
         results = cluster.map(functools.partial(work, tmp_path), (f"slow {i}" for i in range(99)))
         next(results)
         local.close()
+        time.sleep(pause)
         with pytest.raises(DiveqError, match="the scheduler is gone; start it, and go on with"):
             list(results)
+
+
+def test_a_connection_that_was_given_up(tmp_path: Path) -> None:
+    """Dask's client closes when it has tried in vain for long enough."""
+    distributed = pytest.importorskip("distributed", reason="Dask is not installed")
+    with (
+        distributed.LocalCluster(n_workers=1, dashboard_address=":0", silence_logs=50) as local,
+        connected(local.scheduler_address) as cluster,
+    ):
+        results = cluster.map(functools.partial(work, tmp_path), (f"slow {i}" for i in range(99)))
+        next(results)
+        cluster._client.close()
+        with pytest.raises(DiveqError, match="the scheduler is gone"):
+            list(results)
+        with pytest.raises(DiveqError, match="the scheduler is gone"):
+            list(cluster.map(functools.partial(work, tmp_path), ["file 1"]))

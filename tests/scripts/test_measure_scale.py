@@ -9,7 +9,8 @@ import pytest
 
 from diveqcodec.errors import DiveqError
 from scripts import engine_cost, measure_scale
-from scripts.measure_scale import Batch, Coded
+from scripts.engine_cost import Cost
+from scripts.measure_scale import Batch, Coded, Record
 from tests.support.commands import TINY, draw, opened
 
 pytest.importorskip("psutil", reason="psutil comes with Dask, which is not installed")
@@ -26,7 +27,7 @@ raise SystemExit(1)
 """
 
 
-def found(records: list[dict[str, object]]) -> Batch:
+def found(records: list[Record]) -> Batch:
     """A batch that does a record every half second, with 5 ms of a core for each."""
     times = [2 + i / 2 for i in range(len(records))]
     processor = {i + 1: 3 + i * 0.005 for i in range(len(records))}
@@ -71,7 +72,7 @@ def test_an_engine_that_is_not_there_says_so(
     monkeypatch.setattr(sys, "argv", ["engine_cost", "ray"])
     engine_cost.main()
     assert json.loads(capsys.readouterr().out) == {"missing": "ray"}
-    cost = {"version": "1.2", "start": 2.0, "memory": 5e6, "processes": 3, "wall": 0.012}
+    cost: Cost = {"version": "1.2", "start": 2.0, "memory": 5e6, "processes": 3, "wall": 0.012}
     table = measure_scale.engine_table({"dask": {**cost, "processor": 0.0064}, "ray": None})
     assert "| a task, few at a time: wall, processor | 12.0 ms, 6.4 ms | not installed |" in table
     assert "| memory of it, without work | 5 MB in 3 processes | not installed |" in table
@@ -103,8 +104,8 @@ def test_the_table_of_a_batch() -> None:
     assert "5.00 ms of a core a picture, 0 s in all; one full core at 200 pictures" in text
     assert "records 11, of different pictures 11; exit status 1; errors 0, exactly the 0" in text
     assert "errors 0, NOT the 1 damaged files" in measure_scale.batch_table(whole, 11, {"1"})
-    twice = found([{"input": "0"}] * 10 + [{"input": "1", "error": "bad"}])
-    text = measure_scale.batch_table(twice, 11, {"1"})
+    twice = [Record(input="0")] * 10 + [Record(input="1", error="bad")]
+    text = measure_scale.batch_table(found(twice), 11, {"1"})
     assert "of different pictures 2; exit status 1; errors 1, exactly the 1 damaged files" in text
 
 
