@@ -17,9 +17,11 @@ import logging
 import math
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -82,7 +84,8 @@ class Cluster:
         self._address = address
         self._revive = revive or (lambda: None)
         self._threads = self._most = 0
-        self._counted = -math.inf
+        self._counted = -math.inf  # when that was
+        self._missing: float | None = None  # since when there are none
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R | Died]]:
         """As `Engine.map`.
@@ -113,13 +116,28 @@ class Cluster:
             pulled = list(itertools.islice(waiting, max(0, room)))
             is_all = len(pulled) < room
             running |= {self._submitted(function, one): one for one in pulled}
-            if not running and not is_all:  # there are no workers
+            if not threads:
+                self._check_patience()
+            if not running and not is_all:
                 time.sleep(_PATIENCE)
             # what was cancelled is told as the result of each
             with contextlib.suppress(TimeoutError, distributed.TimeoutError, CancelledError):
                 distributed.wait(list(running), timeout=_PATIENCE, return_when="FIRST_COMPLETED")
             for future in [one for one in running if one.done()]:
                 yield running.pop(future), self._result(future)
+
+    def _check_patience(self) -> None:
+        """Whether workers may still come.
+
+        Raises:
+            DiveqError: those of this machine do not, and nobody else will start any.
+        """
+        is_local = self._address == LOCAL
+        if is_local and self._missing and time.monotonic() - self._missing > _WAITING:
+            raise DiveqError(
+                f"--cluster {LOCAL}: its workers die as soon as they start; there may be too "
+                "little memory, try a smaller -j"
+            )
 
     def _submitted(self, function: Callable[[T], R], item: T) -> Future:
         """Hand one thing out.
@@ -181,6 +199,7 @@ class Cluster:
                 self._threads = sum(self._client.nthreads().values())
             self._counted = time.monotonic()
             self._most = max(self._most, self._threads)
+            self._missing = None if self._threads else self._missing or self._counted
             if self._threads < self._most:
                 self._revive()
             if before and not self._threads:
@@ -204,6 +223,8 @@ def connected(address: str, workers: int | None = None) -> Iterator[Cluster]:
         import distributed
     except ImportError as error:
         raise DiveqError("--cluster needs Dask: pip install 'diveqcodec[cluster]'") from error
+    except Exception as error:  # it reads its configuration
+        raise DiveqError(f"--cluster: Dask cannot be loaded ({_line(error)})") from error
     with contextlib.ExitStack() as stack:
         revive: Callable[[], object] | None = None
         if address == LOCAL:
@@ -211,12 +232,13 @@ def connected(address: str, workers: int | None = None) -> Iterator[Cluster]:
             stack.enter_context(
                 dask.config.set({"distributed.scheduler.allowed-failures": _LOCAL_DEATHS})
             )
-            local = distributed.LocalCluster(
-                n_workers=count,
-                threads_per_worker=1,
-                dashboard_address=":0",  # two commands may have one each
-                silence_logs=logging.CRITICAL,  # a worker that dies is our business
-            )
+            with _uninterrupted():
+                local = distributed.LocalCluster(
+                    n_workers=count,
+                    threads_per_worker=1,
+                    dashboard_address=":0",  # two commands may have one each
+                    silence_logs=logging.CRITICAL,  # a worker that dies is our business
+                )
             stack.enter_context(local)
             client = distributed.Client(local)
             # Dask's nannies do that, but for workers that die while they start
@@ -230,6 +252,25 @@ def connected(address: str, workers: int | None = None) -> Iterator[Cluster]:
             start = f"dask worker {_arguments(address)}"
             raise DiveqError(f"--cluster {address}: has no workers; start some: {start}") from error
         yield Cluster(client, address, revive)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Threads that start within this, and processes that they start at any time, hear no Ctrl-C.
+
+    A terminal sends it to workers too, which would die with a traceback; the command ends them. Of
+    the calling thread it waits until the end of this.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    # This process comes with the first that is spawned, and lets the thread that starts it hear.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def threads_here() -> int | None:
@@ -259,9 +300,13 @@ def _client(distributed: Any, address: str) -> Client:
             f"--cluster {address}: no scheduler answers; start one: dask scheduler"
         ) from error
     except Exception as error:  # of names, certificates, packages, versions: nobody lists them all
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise DiveqError(f"--cluster {address}: no scheduler can be asked ({why})") from error
+        text = f"--cluster {address}: no scheduler can be asked ({_line(error)})"
+        raise DiveqError(text) from error
     return client
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 async def _greet(address: str) -> None:

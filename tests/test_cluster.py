@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -76,6 +77,32 @@ def test_without_dask_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatc
     assert threads_here() is None
 
 
+def test_a_configuration_of_dask_that_cannot_be_read(tmp_path: Path) -> None:
+    """As `import dask` says it; in a process of its own, for it is read once."""
+    pytest.importorskip("distributed", reason="Dask is not installed")
+    (tmp_path / "dask.yaml").write_text("distributed: [open\n")
+    asked = "from diveqcodec.cluster import connected; connected('local').__enter__()"
+    environment = os.environ | {"DASK_CONFIG": str(tmp_path)}
+    command = [sys.executable, "-c", asked]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    last = result.stderr.splitlines()[-1]
+    assert "DiveqError: --cluster: Dask cannot be loaded (" in last
+    assert "dask.yaml" in last
+
+
+def test_local_workers_that_do_not_come_are_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    distributed = pytest.importorskip("distributed", reason="Dask is not installed")
+    monkeypatch.setattr("diveqcodec.cluster._WAITING", 0.3)
+    monkeypatch.setattr("diveqcodec.cluster._PATIENCE", 0.1)
+    with distributed.LocalCluster(n_workers=0, dashboard_address=":0", silence_logs=50) as local:
+        cluster = Cluster(distributed.Client(local), "local")
+        with pytest.raises(DiveqError, match="its workers die as soon as they start; there may be"):
+            done(cluster, tmp_path, ["file 1"])
+        cluster._client.close()
+
+
 def test_both_workers_do_everything_once(cluster: Cluster, tmp_path: Path) -> None:
     names = [f"slow {i}" for i in range(20)]
     assert done(cluster, tmp_path, names) == {name: (name, 1) for name in names}
@@ -83,6 +110,22 @@ def test_both_workers_do_everything_once(cluster: Cluster, tmp_path: Path) -> No
     assert len(tries) == len(names)
     assert len({name.split()[2] for name in tries}) == 2
     assert done(cluster, tmp_path, []) == {}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there it is no signal")
+def test_workers_hear_no_ctrl_c(cluster: Cluster, tmp_path: Path) -> None:
+    """A terminal sends it to all processes of a command, which alone is to stop."""
+    names = [f"slow {i}" for i in range(20)]
+    pids = []
+    for folder in (tmp_path / "before", tmp_path / "after"):
+        folder.mkdir()
+        done(cluster, folder, names)
+        pids.append({int(path.name.split()[2]) for path in folder.iterdir()})
+        for pid in pids[0]:
+            os.kill(pid, signal.SIGINT)
+    assert len(pids[0]) == 2
+    assert pids[1] == pids[0]
+    assert os.getpid() not in pids[0]
 
 
 def test_things_are_pulled_as_there_is_room(cluster: Cluster, tmp_path: Path) -> None:

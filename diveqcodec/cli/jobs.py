@@ -139,9 +139,18 @@ def attempt(work: Work, job: Job, session: Session) -> Outcome | Failure:
         raise
     except Exception as error:  # whatever it is, the other files are not to blame
         trace = "".join(traceback.format_exception(error)).rstrip()
+        text = _as_given(job, describe(error))
         if isinstance(error, OutputError):
-            return Failure(describe(error), True, trace)
-        return Failure(describe(error).removeprefix(f"{job.source.name}: "), False, trace)
+            return Failure(text, True, trace)
+        return Failure(text.removeprefix(f"{job.source.name}: "), False, trace)
+
+
+def _as_given(job: Job, text: str) -> str:
+    """A message with the job's names as the user gave them; a process elsewhere knows others."""
+    for where, name in ((job.target, job.target_name), (job.source.path, job.source.name)):
+        if where is not None:
+            text = text.replace(f"{where}: ", f"{name}: ")
+    return text
 
 
 def store(

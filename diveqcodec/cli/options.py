@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from diveqcodec.cli import completion
-from diveqcodec.cli.console import Console, Misuse
+from diveqcodec.cli.console import Console, Misuse, one_line
 from diveqcodec.cluster import LOCAL, check_address
 from diveqcodec.errors import ConfigError, ModelError
 from diveqcodec.store import is_url
@@ -269,7 +269,7 @@ def _parse_cluster(
     try:
         return None if value is None else check_address(value)
     except ConfigError as error:
-        raise click.BadParameter(str(error)) from error
+        raise click.BadParameter(one_line(str(error))) from error
 
 
 def _device(name: str) -> torch.device:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -254,6 +255,22 @@ def test_a_killed_worker_loses_nothing(dying: Dying) -> None:
     assert records(both) == json.loads(text)
     assert contents("two", ".dvq") == contents("one", ".dvq")
     assert len(contents("two", ".dvq")) == 10
+
+
+def test_messages_have_the_names_that_were_given(connect: Callable[[Engine], None]) -> None:
+    """Not those that workers have, whose current folder is another."""
+    draw_folder(2)
+    Path("file").touch()
+    Path("out/1.dvq").mkdir(parents=True)
+    for output in ("out", "file/x"):
+        alone, both = (
+            diveq("compress", "in", "gone.png", "-f", "-o", output, "--json", *more)
+            for more in ((), ("--cluster", "local"))
+        )
+        assert sorted(errors(both)) == sorted(errors(alone))
+        assert records(both) == records(alone)
+        assert f"Error: {output}/1.dvq: " in both.stderr
+        shutil.rmtree("out", ignore_errors=True)
 
 
 def test_compress_and_decompress_go_on_where_they_were_stopped(

@@ -57,9 +57,10 @@ def test_one_core_is_measured_and_what_is_multiplied_says_so(picture_file: Path)
     assert first.bytes_out == second.bytes_out > 0
     assert first.pixels == 48 * 32
     assert min(first.compress, first.decompress, second.compress, second.decompress) > 0
-    table = measure_scale.core_table(
-        [Coded(400_000, 1, 1000, 0.2, 0.5), Coded(0, 1, 3000, 0.6, 0.5)]
-    )
+    slower = Coded(400_000, 1, 1000, 0.9, 0.1), Coded(400_000, 1, 1000, 0.2, 0.5)
+    assert measure_scale.fastest(slower) == Coded(400_000, 1, 1000, 0.2, 0.1)
+    coded = [Coded(400_000, 1, 1000, 0.2, 0.5), Coded(0, 1, 3000, 0.6, 0.5)]
+    table = measure_scale.core_table(coded)
     assert "| a picture, one core | 0.400 s | 0.500 s | 2,000 |" in table
     assert "| a second and a core | 2.5 | 2.0 |  |" in table
     assert "| a million, by arithmetic | 111 core hours | 139 core hours | 2.0 GB |" in table
