@@ -294,9 +294,14 @@ def _measure(
         threads = session.threads
         if processes:
             threads = max(1, torch.get_num_threads() // processes)
-        measured = measure(
-            trials, files, progress, refuse, journal=journal, engine=runs, threads=threads
-        )
+        try:
+            measured = measure(
+                trials, files, progress, refuse, journal=journal, engine=runs, threads=threads
+            )
+        except KeyboardInterrupt:
+            if journal is not None:
+                session.console.note(f"stopped with {len(journal)} rows; --resume goes on")
+            raise
     if measured.results and measured.left_out:
         count = f"{len(measured.left_out)} of {len(files)}"
         session.console.note(f"{count} pictures left out for every codec")

@@ -305,10 +305,12 @@ def test_eval_goes_on_where_it_was_stopped(
     diveq("eval", "in", "-q", "20,50", "--csv", "one.csv")
     cluster = "--cluster", "local", "--resume", "journal"
     connect(Interrupted(two_workers, 4))
-    assert diveq("eval", "in", "-q", "20,50", "--csv", "two.csv", *cluster).exit_code == 1
+    stopped = diveq("eval", "in", "-q", "20,50", "--csv", "two.csv", *cluster)
+    assert stopped.exit_code == 1
     assert not Path("two.csv").exists()
     rows = len(Path("journal").read_text().splitlines()) - 1
     assert rows in (6, 8), "two for each picture, of which one may be the bad one"
+    assert f"Note: stopped with {rows} rows; --resume goes on" in stopped.stderr
     connect(two_workers)
     again = diveq("eval", "in", "-q", "20,50", "--csv", "two.csv", *cluster)
     assert f"{rows} rows are known from an earlier run" in again.stderr
