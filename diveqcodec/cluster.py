@@ -229,6 +229,7 @@ def connected(address: str, workers: int | None = None) -> Iterator[Cluster]:
         revive: Callable[[], object] | None = None
         if address == LOCAL:
             count = workers or os.cpu_count() or 1
+            stack.enter_context(_silenced("asyncio"))  # tells of tasks that ended with a worker
             stack.enter_context(
                 dask.config.set({"distributed.scheduler.allowed-failures": _LOCAL_DEATHS})
             )
@@ -252,6 +253,17 @@ def connected(address: str, workers: int | None = None) -> Iterator[Cluster]:
             start = f"dask worker {_arguments(address)}"
             raise DiveqError(f"--cluster {address}: has no workers; start some: {start}") from error
         yield Cluster(client, address, revive)
+
+
+@contextlib.contextmanager
+def _silenced(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextlib.contextmanager
