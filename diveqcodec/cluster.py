@@ -21,6 +21,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from importlib.util import find_spec
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -85,6 +86,7 @@ class Cluster:
         self._revive = revive or (lambda: None)
         self._threads = self._most = 0
         self._counted = -math.inf  # when that was
+        self._checked = set[str]()  # addresses of workers
         self._missing: float | None = None  # since when there are none
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R | Died]]:
@@ -188,6 +190,27 @@ class Cluster:
             "--skip-existing, or --resume of eval"
         )
 
+    def _check_new(self, workers: list[str]) -> None:
+        """Ask for this package: a worker without it dies of the first thing it is given.
+
+        Raises:
+            DiveqError: it is not there, or not where the scheduler is, which looks at things too.
+        """
+        if not workers:
+            return
+        package = __name__.partition(".")[0]
+        found = self._client.run(find_spec, package, workers=workers, on_error="return")
+        if not self._checked:
+            found["scheduler"] = self._client.run_on_scheduler(find_spec, package)
+        for where, spec in found.items():
+            if spec is None:
+                who = where if where == "scheduler" else f"worker {where}"
+                raise DiveqError(
+                    f"--cluster {self._address}: the {who} has no {package}; install the same on "
+                    "all machines"
+                )
+        self._checked.update(found)
+
     def _is_connected(self) -> bool:
         return bool(self._client.status == "running")
 
@@ -196,7 +219,9 @@ class Cluster:
         if time.monotonic() - self._counted > _PATIENCE and self._is_connected():
             before = self._threads
             with contextlib.suppress(OSError):  # a scheduler that is gone just now
-                self._threads = sum(self._client.nthreads().values())
+                workers = self._client.nthreads()
+                self._check_new([one for one in workers if one not in self._checked])
+                self._threads = sum(workers.values())
             self._counted = time.monotonic()
             self._most = max(self._most, self._threads)
             self._missing = None if self._threads else self._missing or self._counted
@@ -226,10 +251,10 @@ def connected(address: str, workers: int | None = None) -> Iterator[Cluster]:
     except Exception as error:  # it reads its configuration
         raise DiveqError(f"--cluster: Dask cannot be loaded ({_line(error)})") from error
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_silenced())
         revive: Callable[[], object] | None = None
         if address == LOCAL:
             count = workers or os.cpu_count() or 1
-            stack.enter_context(_silenced("asyncio"))  # tells of tasks that ended with a worker
             stack.enter_context(
                 dask.config.set({"distributed.scheduler.allowed-failures": _LOCAL_DEATHS})
             )
@@ -256,14 +281,19 @@ def connected(address: str, workers: int | None = None) -> Iterator[Cluster]:
 
 
 @contextlib.contextmanager
-def _silenced(name: str) -> Iterator[None]:
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+def _silenced() -> Iterator[None]:
+    """Dask tells of workers and schedulers that went, with tracebacks; that is our business."""
+    # one of Dask's handlers writes what all of its loggers, and tornado's, have to say
+    changed: list[logging.Logger | logging.Handler] = [logging.getLogger("asyncio")]
+    changed += logging.getLogger("distributed").handlers
+    levels = [one.level for one in changed]
+    for one in changed:
+        one.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for one, level in zip(changed, levels, strict=True):
+            one.setLevel(level)
 
 
 @contextlib.contextmanager

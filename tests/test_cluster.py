@@ -3,6 +3,8 @@
 import contextlib
 import functools
 import json
+import logging
+import multiprocessing
 import os
 import signal
 import socket
@@ -10,12 +12,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
-from diveqcodec.cluster import Cluster, check_address, connected, threads_here
+from diveqcodec.cluster import Cluster, _silenced, check_address, connected, threads_here
 from diveqcodec.errors import ConfigError, DiveqError
 from diveqcodec.processes import Died
 
@@ -110,6 +113,43 @@ def test_both_workers_do_everything_once(cluster: Cluster, tmp_path: Path) -> No
     assert len(tries) == len(names)
     assert len({name.split()[2] for name in tries}) == 2
     assert done(cluster, tmp_path, []) == {}
+
+
+def _not_in_workers(name: str) -> str | None:
+    return None if multiprocessing.parent_process() else name
+
+
+def _not_in_the_scheduler(name: str) -> str | None:
+    return name if multiprocessing.parent_process() else None
+
+
+@pytest.mark.parametrize(
+    ("find", "who"), [(_not_in_workers, "worker tcp://.*"), (_not_in_the_scheduler, "scheduler")]
+)
+def test_machines_without_the_package_are_given_nothing(
+    find: Callable[[str], str | None], who: str, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scheduler of a local cluster is in this process."""
+    monkeypatch.setattr("diveqcodec.cluster.find_spec", find)
+    fresh = Cluster(cluster._client, "tcp://h:1")
+    with pytest.raises(DiveqError, match=f"^--cluster tcp://h:1: the {who} has no diveqcodec; ins"):
+        next(fresh.map(str, ["file 1"]))
+
+
+def test_nothing_of_what_dask_says_is_heard() -> None:
+    """It would stand between the lines of the command."""
+    stream = StringIO()
+    handler = logging.StreamHandler(stream)
+    dask = logging.getLogger("distributed")
+    dask.addHandler(handler)
+    try:
+        with _silenced():
+            dask.error("a worker is gone, with a traceback")
+        assert stream.getvalue() == ""
+        dask.error("all of it is over")
+        assert stream.getvalue() == "all of it is over\n"
+    finally:
+        dask.removeHandler(handler)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there it is no signal")
