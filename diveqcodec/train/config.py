@@ -29,6 +29,7 @@ class DataConfig:
     crop: int = 256  # side of a crop in pixels, a multiple of 16
     batch: int = 4  # crops a step
     long_side: int = 2048  # larger pictures are shrunk to this when they are loaded; 0: none are
+    drawn: float = 0.0  # share of crops on which text, windows and shapes are drawn
     min_scale: float = 0.5  # pictures are shrunk by U(max(this, crop / shorter side), 1)
     validation: int = 16  # pictures held out, at most a tenth of them
     knee: float = 0.25  # trade-offs above this are drawn more rarely,
@@ -126,6 +127,8 @@ class TrainConfig:
                 raise ConfigError(f"{name}: {value} is not positive")
         if not 0 <= self.data.above < 1:
             raise ConfigError(f"data.above: {self.data.above} is not in [0, 1)")
+        if not 0 <= self.data.drawn <= 1:
+            raise ConfigError(f"data.drawn: {self.data.drawn} is not in [0, 1]")
         if not 0 < self.data.min_scale <= 1:
             raise ConfigError(f"data.min_scale: {self.data.min_scale} is not in (0, 1]")
         for name, value in (

@@ -24,6 +24,7 @@ from diveqcodec.errors import ImageError, TrainingError
 from diveqcodec.folders import files_below
 from diveqcodec.model.transform import SIDE
 from diveqcodec.train.config import DataConfig
+from diveqcodec.train.drawings import drawn_crop
 
 log = logging.getLogger(__name__)
 
@@ -165,8 +166,16 @@ def batch(
     only, not on who takes it.
     """
     numbers = range(config.batch) if share is None else share
-    crops = [_crop(pictures, config, np.random.default_rng((seed, step, 2, n))) for n in numbers]
-    return torch.cat(crops).clamp_(0, 255).div_(255)
+    crops = []
+    for n in numbers:
+        crop = _crop(pictures, config, np.random.default_rng((seed, step, 2, n))).clamp_(0, 255)
+        random = np.random.default_rng((seed, step, 3, n))  # apart: other crops stay what they are
+        if random.random() < config.drawn:
+            ground = crop[0].round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+            drawn = torch.from_numpy(drawn_crop(ground, random)).permute(2, 0, 1)[None]
+            crop = drawn.to(crop)
+        crops.append(crop)
+    return torch.cat(crops).div_(255)
 
 
 def _crop(pictures: Pictures, config: DataConfig, random: np.random.Generator) -> Tensor:
