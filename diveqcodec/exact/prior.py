@@ -2,8 +2,8 @@
 
 All numbers are integers carried by float64. Every sum of products stays below 2^53 (checked from
 the weights when they are made), so no order of summation, thread count, BLAS or device changes a
-bit. Only linear maps, clamp, ReLU, round-half-to-even and reading off exponents occur: nothing
-transcendental, no division.
+bit, nor does the way in which products are found (see `products`). Only linear maps, clamp, ReLU,
+round-half-to-even and reading off exponents occur: nothing transcendental, no division.
 
 Grids: activations and normalised latents 2^-12, latents, means and codewords 2^-8 cells. The
 numbers come out of a weights file as they are: nothing that matters is derived from floats.
@@ -16,12 +16,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from diveqcodec.errors import ModelError
+from diveqcodec.exact import products
+from diveqcodec.exact.products import Arithmetic
 from diveqcodec.model.candidates import GRID, GRID_BITS
 from diveqcodec.model.config import ModelConfig
 from diveqcodec.model.passes import passes_of
@@ -81,11 +83,20 @@ class FixedPrior:
 
     Raises:
         ModelError: a number is missing or has another shape, or a sum would not be exact.
+
+    Attributes:
+        arithmetic: How sums of products are found, which changes no bit.
     """
 
-    def __init__(self, config: ModelConfig, tensors: dict[str, Tensor]) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        tensors: dict[str, Tensor],
+        arithmetic: Arithmetic | None = None,
+    ) -> None:
         _check_shapes(config, tensors)
         self.config = config
+        self.arithmetic = arithmetic or products.arithmetic()
         self._numbers = {k: v.to(torch.float64) for k, v in tensors.items()}
         # math.ldexp is exact; a vectorised pow need not be.
         self._scales = {
@@ -95,7 +106,7 @@ class FixedPrior:
         }
         self._check_bounds()
         self._matrices = {
-            layer.key: self._numbers[f"{layer.key}.weight"].T.contiguous()
+            layer.key: self.arithmetic.matrix(self._numbers.pop(f"{layer.key}.weight"))
             for layer in layers_of(config)
         }
 
@@ -115,14 +126,17 @@ class FixedPrior:
         y_hat = torch.zeros(height * width, config.channels, dtype=torch.float64)
         # What is known of every position, with a border of one for the 3x3 windows.
         inputs = config.inputs_before(len(config.slices))
-        known = torch.zeros(height + 2, width + 2, inputs, dtype=torch.float64)
+        known = self.arithmetic.memory((height + 2) * (width + 2), inputs)
+        windows = _tap_index(height, width)
+        centres = windows[:, 4]
         for s in range(len(config.slices)):
             if config.is_optional(s) and not coder.is_coded(s):
                 continue
             part, before = config.part(s), config.inputs_before(s)
-            base = self._base(s, known[:, :, :before], quality_bin)
+            index = windows if config.window(s) == 3 else centres[:, None]
+            base = self._base(s, known, index, quality_bin)
             # This slice, with a row of zeros for positions outside.
-            seen = torch.zeros(height * width + 1, config.inputs(s), dtype=torch.float64)
+            seen = self.arithmetic.memory(height * width + 1, config.inputs(s))
             unit = self._numbers["normalise"][quality_bin, part]
             geometry = passes_of(height, width, config.levels(s), config.radius(s), _CPU)
             for number, one in enumerate(geometry):
@@ -130,27 +144,29 @@ class FixedPrior:
                     continue
                 pre = base[one.places]
                 if number:
-                    pre = pre + self._context(s, number, seen[one.neighbours].flatten(1))
+                    window = self.arithmetic.take(seen, one.neighbours, config.inputs(s))
+                    pre = pre + self._context(s, number, window)
                 mean, rows = self._head(s, pre, quality_bin)
                 coded = coder.code(s, one.places, mean, rows)
                 coded = coded.clamp(-LATENT_BOUND, LATENT_BOUND)
                 y_hat[one.places, part] = coded
-                seen[one.places] = self._seen(coded, unit)
-            grid = seen[:-1].view(height, width, -1)
-            known[1:-1, 1:-1, before : before + config.inputs(s)] = grid
+                told = self._seen(coded, unit)
+                self.arithmetic.put(seen, one.places, 0, told)
+                self.arithmetic.put(known, centres[one.places], before, told)
         return y_hat.view(height, width, -1)
 
-    def _base(self, s: int, earlier: Tensor, quality_bin: int) -> Tensor:
-        """What all passes share, `[h * w, width]`, sums not yet rounded."""
-        height, width = earlier.shape[0] - 2, earlier.shape[1] - 2
-        total = self._numbers[f"{s}.quality"][quality_bin].expand(height * width, -1)
+    def _base(self, s: int, known: Any, index: Tensor, quality_bin: int) -> Tensor:
+        """What all passes share, `[h * w, width]`, sums not yet rounded.
+
+        `index` `[h * w, T]` numbers the rows of `known` that a position sees.
+        """
+        total = self._numbers[f"{s}.quality"][quality_bin].expand(len(index), -1)
         if not s:
             return total
-        is_wide = self.config.window(s) == 3
-        seen = _windows(earlier) if is_wide else earlier[1:-1, 1:-1].flatten(0, 1)
-        return total + self._sum(f"{s}.earlier", seen)
+        window = self.arithmetic.take(known, index, self.config.inputs_before(s))
+        return total + self._sum(f"{s}.earlier", window)
 
-    def _context(self, s: int, number: int, window: Tensor) -> Tensor:
+    def _context(self, s: int, number: int, window: Any) -> Tensor:
         """What the slice itself tells pass `number`: rows of neighbours `[M, T * inputs]`."""
         return self._sum(f"{s}.current.{number}", window) + self._numbers[f"{s}.passes"][number - 1]
 
@@ -189,8 +205,8 @@ class FixedPrior:
     def _size(self, number: Tensor) -> Tensor:
         return _shift(number, ACTIVATION_BITS).clamp(0, self.config.sizes - 1)
 
-    def _sum(self, name: str, inputs: Tensor) -> Tensor:
-        return inputs @ self._matrices[name]
+    def _sum(self, name: str, inputs: Any) -> Tensor:
+        return self.arithmetic.sums(inputs, self._matrices[name])
 
     def _finish(self, name: str, total: Tensor) -> Tensor:
         """Add the bias and put sums on the grid of activations."""
@@ -279,16 +295,12 @@ def _log_magnitude(coded: Tensor, group: int) -> Tensor:
     return (exponent - GRID_BITS + (2 * mantissa - 2)).mul(2.0**ACTIVATION_BITS).round()
 
 
-def _windows(padded: Tensor) -> Tensor:
-    """Rows of all 3x3 windows `[h * w, 9 * C]`, taps in raster order, of `[h + 2, w + 2, C]`."""
-    height, width, channels = padded.shape
-    rows = padded.reshape(height * width, channels)[_tap_index(height - 2, width - 2)]
-    return rows.flatten(1)
-
-
 @lru_cache(maxsize=64)
 def _tap_index(height: int, width: int) -> Tensor:
-    """For every position the rows of its window's taps in the padded grid, `[h * w, 9]`."""
+    """For every position the rows of its window's taps, in raster order, `[h * w, 9]`.
+
+    Of a grid that has a border of one on all sides.
+    """
     stride = width + 2
     taps = torch.tensor([i * stride + j for i in range(3) for j in range(3)])
     corner = (torch.arange(height)[:, None] * stride + torch.arange(width)[None]).flatten()

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from diveqcodec.errors import ModelError
 from diveqcodec.exact.integers import integers
 from diveqcodec.exact.prior import FixedPrior, GroupRows
+from diveqcodec.exact.products import Arithmetic, Digits, Doubles, usable
 from diveqcodec.exact.weights import CodingModel
 from diveqcodec.model.dvq import DvqModel
 from tests.support.passes import pass_of
@@ -19,6 +20,7 @@ from tests.support.tiny import TINY
 
 Integers = NDArray[np.int64]
 SIZE = (7, 5)
+WAYS: list[Arithmetic] = [Doubles(), *([Digits()] if usable() else [])]
 ACTIVATION_LIMIT, INPUT_LIMIT, LATENT_LIMIT = 1 << 19, 1 << 17, 1 << 24
 
 
@@ -203,20 +205,23 @@ def blunt(numbers, seed: int):
     return {name: drawn(name, value) for name, value in numbers.items()}
 
 
+@pytest.mark.parametrize("arithmetic", WAYS)
 @pytest.mark.parametrize(("quality_bin", "amplitude"), [(0, 100), (3, 2000), (7, 1 << 26)])
 def test_it_computes_what_plain_integers_do(
-    tiny_model: CodingModel, numbers, quality_bin: int, amplitude: int
+    numbers, quality_bin: int, amplitude: int, arithmetic: Arithmetic
 ) -> None:
-    check_against_plain_integers(tiny_model.prior, numbers, quality_bin, amplitude)
+    prior = FixedPrior(TINY, numbers, arithmetic)
+    check_against_plain_integers(prior, numbers, quality_bin, amplitude)
 
 
+@pytest.mark.parametrize("arithmetic", WAYS)
 @pytest.mark.parametrize("seed", range(4))
 def test_it_rounds_and_clips_as_plain_integers_do(
-    tiny_model: CodingModel, numbers, seed: int
+    numbers, seed: int, arithmetic: Arithmetic
 ) -> None:
     """Trained weights hardly ever give a half or reach a limit."""
     changed = blunt(numbers, seed)
-    prior = FixedPrior(tiny_model.prior.config, changed)
+    prior = FixedPrior(TINY, changed, arithmetic)
     check_against_plain_integers(prior, changed, seed, 10 ** (seed + 1))
 
 
@@ -227,8 +232,9 @@ def test_slices_left_out_are_computed_as_plain_integers_do(
     """What is known of them is zero for those after them."""
     config = replace(TINY, optional_slices=2)
     for changed in (numbers, blunt(numbers, 5)):
-        prior = FixedPrior(config, changed)
-        check_against_plain_integers(prior, changed, 3, 700, without)
+        for arithmetic in WAYS:
+            prior = FixedPrior(config, changed, arithmetic)
+            check_against_plain_integers(prior, changed, 3, 700, without)
     latent, seen = walked(prior, SIZE, 3, 700, without)
     assert {s for s, _, _ in seen} == {0, 1, 2} - set(without)
     for s in range(3):
@@ -256,9 +262,10 @@ def test_wide_and_several_slices_are_computed_as_plain_integers_do(
     found = {k.removeprefix("prior."): v for k, v in exact.items() if k.startswith("prior.")}
     assert config.radius(1) == 1
     for changed in (blunt(found, 7), blunt(found, 8)):
-        prior = FixedPrior(config, changed)
-        check_against_plain_integers(prior, changed, 3, 1 << 26)
-        check_against_plain_integers(prior, changed, 5, 900)
+        for arithmetic in WAYS:
+            prior = FixedPrior(config, changed, arithmetic)
+            check_against_plain_integers(prior, changed, 3, 1 << 26)
+            check_against_plain_integers(prior, changed, 5, 900)
 
 
 def check_against_plain_integers(
@@ -287,7 +294,7 @@ def test_rounding_is_to_even() -> None:
         assert reference.shift(values, bits).tolist() == expected
 
 
-def test_all_numbers_are_integers(tiny_model: CodingModel, monkeypatch) -> None:
+def test_all_numbers_are_integers(numbers, monkeypatch) -> None:
     fractions = []
 
     def watched(self, name, inputs):
@@ -296,17 +303,16 @@ def test_all_numbers_are_integers(tiny_model: CodingModel, monkeypatch) -> None:
         return total
 
     monkeypatch.setattr(FixedPrior, "_sum", watched)
-    latent, _ = walked(tiny_model.prior, SIZE, 4, 500)
+    latent, _ = walked(FixedPrior(TINY, numbers, Doubles()), SIZE, 4, 500)
     assert len(fractions) > 8
     assert not any(fractions)
     assert torch.equal(latent, latent.round())
 
 
 @pytest.mark.parametrize("order", ["reversed", "shuffled", "in parts"])
-def test_the_order_of_summation_does_not_matter(
-    tiny_model: CodingModel, monkeypatch, order: str
-) -> None:
-    expected, seen = walked(tiny_model.prior, (9, 11), 5, 3000)
+def test_the_order_of_summation_does_not_matter(numbers, monkeypatch, order: str) -> None:
+    prior = FixedPrior(TINY, numbers, Doubles())
+    expected, seen = walked(prior, (9, 11), 5, 3000)
 
     def permuted(self, name, inputs):
         matrix = self._matrices[name]
@@ -321,7 +327,7 @@ def test_the_order_of_summation_does_not_matter(
         return inputs[:, places].contiguous() @ matrix[places].contiguous()
 
     monkeypatch.setattr(FixedPrior, "_sum", permuted)
-    latent, seen_now = walked(tiny_model.prior, (9, 11), 5, 3000)
+    latent, seen_now = walked(prior, (9, 11), 5, 3000)
     assert torch.equal(latent, expected)
     assert seen == seen_now
 

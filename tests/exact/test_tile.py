@@ -85,7 +85,8 @@ def test_skipped_groups_are_coded_when_the_flag_says_so(tiny_model: CodingModel)
         bias = torch.zeros_like(numbers[f"{s}.out.bias"])
         bias[start : start + groups] = -(2.0**40)
         numbers[f"{s}.out.bias"] = bias
-        matrices[f"{s}.out"] = torch.zeros_like(matrices[f"{s}.out"])
+        shape = config.outputs(s), config.prior_width2 + config.prior_linear
+        matrices[f"{s}.out"] = prior.arithmetic.matrix(torch.zeros(shape, dtype=torch.float64))
     size = (8, 8)
     changed = object.__new__(type(prior))
     changed.__dict__.update(prior.__dict__, _numbers=numbers, _matrices=matrices)

@@ -10,11 +10,11 @@ from diveqcodec.container import drawnparts
 from diveqcodec.errors import ConfigError
 from diveqcodec.train import data
 from diveqcodec.train.config import DataConfig, TrainConfig
-from diveqcodec.train.drawings import drawn_crop
+from diveqcodec.train.drawings import Pixels, drawn_crop
 from tests.support.tiny import drawn, training_pictures
 
 
-def crops(count: int, side: int = 128) -> list[np.ndarray]:
+def crops(count: int, side: int = 128) -> list[Pixels]:
     ground = drawn(side, side, seed=1)
     return [drawn_crop(ground, np.random.default_rng((7, n))) for n in range(count)]
 
