@@ -16,8 +16,9 @@ from torch import Tensor
 
 from diveqcodec.container import alpha, filters, patches
 from diveqcodec.container.bitstream import Tile
-from diveqcodec.container.canvas import Canvas, Crop, crop_area, meets
+from diveqcodec.container.canvas import Canvas, Crop, crop_area
 from diveqcodec.container.entropy import Decoder
+from diveqcodec.container.grid import meets
 from diveqcodec.container.pixelfile import (
     check_front,
     check_left,

@@ -21,8 +21,8 @@ from torch import Tensor
 from diveqcodec import patching
 from diveqcodec.container import alpha, bitstream, drawnparts, filters, lossless, patches, pixelfile
 from diveqcodec.container.bitstream import NO_MODEL, Tile, TileData
-from diveqcodec.container.canvas import meets
 from diveqcodec.container.entropy import Encoder
+from diveqcodec.container.grid import meets
 from diveqcodec.container.patches import Patch
 from diveqcodec.container.pixelfile import Layout, area_of
 from diveqcodec.container.regions import close

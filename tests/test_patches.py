@@ -133,6 +133,18 @@ def test_a_page_around_a_photograph(codec: Codec) -> None:
     assert len(data) < 0.7 * min(len(never), len(always))
 
 
+def test_a_page_with_a_small_hole_can_be_read(codec: Codec) -> None:
+    """Together, patches around it must not be larger than the tile."""
+    page = caption(300, 400)
+    page[150:190, 200:240] = np.random.default_rng(0).integers(0, 256, (40, 40, 3))
+    data = codec.compress(picture_of(page), 20)
+    (found,) = places_of(data)
+    assert len(found) >= 4
+    decoded = codec.decompress(data)
+    for place in found:
+        assert (decoded.pixels == page)[area(place)].all()
+
+
 def spoiled(data: bytes, index: int) -> bytes:
     """A file with a wrong bit in the PTCH chunk of a tile."""
     tile = bitstream.read(data).tiles[index]

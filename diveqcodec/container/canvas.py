@@ -36,16 +36,6 @@ def crop_area(header: Header, crop: Crop | None) -> Tile:
     return Tile(x, y, width, height)
 
 
-def meets(one: Tile, other: Tile) -> bool:
-    """Whether two rectangles share a pixel."""
-    return (
-        one.x < other.x + other.width
-        and other.x < one.x + one.width
-        and one.y < other.y + other.height
-        and other.y < one.y + one.height
-    )
-
-
 class Canvas:
     """Pixels `[h, w, 1 or 3]` and transparency `[h, w]` of an `area` of the picture.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from diveqcodec.container.grid import Tile
+from diveqcodec.container.grid import Tile, meets
 
 Pixels = NDArray[np.uint8]
 Map = NDArray[np.bool_]
@@ -32,7 +32,8 @@ _MOST = 16  # rectangles of a tile
 def find(pixels: Pixels, alpha: Pixels | None = None) -> list[Tile]:
     """Rectangles of a tile that look drawn, the largest first, in pixels from its corner.
 
-    Costs a hundredth of what coding the tile does where nothing looks drawn.
+    No two share a pixel, so that together they are no larger than the tile. Costs a hundredth of
+    what coding the tile does where nothing looks drawn.
 
     Args:
         pixels: uint8 `[h, w, 1 or 3]`.
@@ -54,7 +55,7 @@ def find(pixels: Pixels, alpha: Pixels | None = None) -> list[Tile]:
         if (rows.stop - rows.start) * (columns.stop - columns.start) < _SMALLEST:
             break
         chosen[rows, columns] = False
-        place = lines.fitted(rows, columns)
+        place = lines.fitted(rows, columns, found)
         if place is not None:
             found.append(place)
             ends = place.y + place.height, place.x + place.width
@@ -81,17 +82,14 @@ class _Lines:
                 np.maximum(steps, np.abs(np.diff(values, axis=axis)), out=steps)
         return cls(left == 0, above == 0, np.maximum(left, above) > _STEP)
 
-    def fitted(self, rows: slice, columns: slice) -> Tile | None:
+    def fitted(self, rows: slice, columns: slice, others: list[Tile]) -> Tile | None:
         """A rectangle of blocks with its sides moved to where the drawing ends, in pixels.
 
-        None if it has no sharp edges, or nothing is left.
+        None if it has no sharp edges, or nothing is left. It meets none of the `others`, which
+        have no pixel of these blocks.
         """
         same = self.left | self.above
-        height, width = same.shape
-        reach = 2 * _BLOCK - 1  # a block at the end may have been too mixed
-        top, bottom = max(0, rows.start * _BLOCK - reach), rows.stop * _BLOCK
-        left, right = max(0, columns.start * _BLOCK - reach), columns.stop * _BLOCK + reach
-        bottom, right = min(height, bottom + reach), min(width, right)
+        top, bottom, left, right = _reaching(rows, columns, same.shape, others)
         for _ in range(2):
             start, stop = _ends(same[top:bottom, left:right].mean(axis=0))
             left, right = left + start, left + stop
@@ -105,6 +103,31 @@ class _Lines:
         if not within.size or within.mean() < _SHARP:
             return None
         return Tile(left, top, right - left, bottom - top)
+
+
+def _reaching(
+    rows: slice, columns: slice, shape: tuple[int, ...], others: list[Tile]
+) -> tuple[int, int, int, int]:
+    """Top, bottom, left and right of a rectangle of blocks that reaches into those around it.
+
+    A block at the end of a drawing may have been too mixed. It ends where one of the others does.
+    """
+    reach, (height, width) = 2 * _BLOCK - 1, shape
+    core = [_BLOCK * side for side in (rows.start, rows.stop, columns.start, columns.stop)]
+    top, bottom = max(0, core[0] - reach), min(height, core[1] + reach)
+    left, right = max(0, core[2] - reach), min(width, core[3] + reach)
+    for other in others:
+        if not meets(Tile(left, top, right - left, bottom - top), other):
+            continue
+        if other.y + other.height <= core[0]:
+            top = other.y + other.height
+        elif other.y >= core[1]:
+            bottom = other.y
+        elif other.x + other.width <= core[2]:
+            left = other.x + other.width
+        else:
+            right = other.x
+    return top, bottom, left, right
 
 
 def _ends(shares: NDArray[np.float64]) -> tuple[int, int]:

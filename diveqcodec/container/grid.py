@@ -18,6 +18,16 @@ class Tile:
     height: int
 
 
+def meets(one: Tile, other: Tile) -> bool:
+    """Whether two rectangles share a pixel."""
+    return (
+        one.x < other.x + other.width
+        and other.x < one.x + one.width
+        and one.y < other.y + other.height
+        and other.y < one.y + one.height
+    )
+
+
 def tile_grid(width: int, height: int) -> list[Tile]:
     """The tiles of a picture in raster order.
 

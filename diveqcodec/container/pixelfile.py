@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from diveqcodec.container import bitstream, lossless
 from diveqcodec.container.bitstream import NO_MODEL, DvqFile, Header, PixelData, Tile
-from diveqcodec.container.canvas import Canvas, Crop, crop_area, meets
+from diveqcodec.container.canvas import Canvas, Crop, crop_area
+from diveqcodec.container.grid import meets
 from diveqcodec.container.regions import Map, Rectangle, rectangles
 from diveqcodec.container.salvage import Salvage, notices_of, read_what_is_whole
 from diveqcodec.errors import DamagedError

@@ -37,6 +37,25 @@ def test_a_photograph_in_a_page_is_left_out() -> None:
     assert covered[outside].mean() > 0.95
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_no_two_share_a_pixel(seed: int) -> None:
+    """Pages with holes of noise, whose rectangles reach into the blocks around them."""
+    random = np.random.default_rng(seed)
+    page = caption(*(int(side) for side in random.integers(300, 420, 2)))
+    for _ in range(random.integers(1, 6)):
+        side = random.integers(40, 80)
+        top, left = (random.integers(0, full - 80) for full in page.shape[:2])
+        hole = page[top : top + side, left : left + side]
+        hole[:] = random.integers(0, 256, hole.shape)
+    found = drawnparts.find(page)
+    assert len(found) > 1
+    counts = np.zeros(page.shape[:2], np.int64)
+    for place in found:
+        counts[place.y : place.y + place.height, place.x : place.x + place.width] += 1
+    assert counts.max() == 1
+    assert sum(place.width * place.height for place in found) <= counts.size
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_photographs_have_none(seed: int) -> None:
     assert drawnparts.find(drawn(200, 300, seed)) == []
