@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from diveqcodec.container.grid import Tile
 from diveqcodec.errors import DamagedError
 
 Pixels = NDArray[np.uint8]
+
+MOST: Final = 4096  # patches of a tile: a decoder's time for tiny ones is no more than for its tile
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +62,14 @@ def unpack(data: bytes, height: int, width: int, name: str = "chunk PTCH") -> li
     """The inverse of `pack`, for a tile of `height` and `width` pixels.
 
     Raises:
-        DamagedError: Truncated; a patch is empty or leaves the tile; together they are larger than
-            it. `name` is what messages call the data.
+        DamagedError: Truncated; a patch is empty or leaves the tile; they are too many, or together
+            larger than it. `name` is what messages call the data.
     """
     patches: list[Patch] = []
     position, left = 0, height * width
     while position < len(data):
+        if len(patches) == MOST:
+            raise DamagedError(f"damaged: {name} has more than {MOST} patches")
         numbers = []
         for _ in range(5):
             number, position = parse_varint(data, position, name)
@@ -89,6 +94,7 @@ def pixels_of(patch: Patch, *, is_grey: bool) -> Pixels:
 
     Raises:
         DamagedError: They cannot be decoded.
+        FormatError: They are of another kind than this program knows.
     """
     height, width = patch.place.height, patch.place.width
     return lossless.unpack(patch.packed, height, width, is_grey=is_grey, has_alpha=False)[0]

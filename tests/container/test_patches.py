@@ -61,6 +61,13 @@ def test_more_pixels_than_the_tile_has_are_refused() -> None:
         patches.unpack(patches.pack([half, half, patch(0, 0, 1, 1)]), 50, 100)
 
 
+def test_more_patches_than_a_tile_may_have_are_refused() -> None:
+    dots = patches.pack([Patch(Tile(0, 0, 1, 1), b"\0\1\2\3")] * patches.MOST)
+    assert len(patches.unpack(dots, 100, 100)) == patches.MOST == 4096
+    with pytest.raises(DamagedError, match="^damaged: chunk PTCH has more than 4096 patches$"):
+        patches.unpack(dots + patches.pack([patch(0, 0, 1, 1)]), 100, 100)
+
+
 def test_every_truncation_is_an_error() -> None:
     data = patches.pack([patch(3, 4, 20, 10), patch(0, 0, 1, 1)])
     first = len(patches.pack([patch(3, 4, 20, 10)]))
