@@ -74,6 +74,9 @@ def _similar(data: bytes, decoded: Picture, picture: Picture, scale: Scale | Non
         patched = _patched(file, tile, index)
         if (pixels != others).any(axis=2)[patched & seen].any():
             return False
+        seen &= ~patched
+        if not seen.any():
+            continue
         wanted, found = pixels[seen].astype(np.float64), others[seen]
         error = float(np.square(wanted - found).mean())
         limit = 0.0 if is_lossless else _SHARE * float(wanted.var(axis=0).mean()) + off

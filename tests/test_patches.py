@@ -197,6 +197,19 @@ def test_verify_wants_patches_to_be_exact(codec: Codec) -> None:
     assert differences(data, decoded, picture, TINY.scale) == ("pixels",)
 
 
+def test_verify_asks_of_the_rest_that_it_is_the_picture(codec: Codec) -> None:
+    """However different the pixels of patches are among each other."""
+    page = caption(256, 256)
+    page[80:160, 64:192] = drawn(80, 128, seed=6)
+    picture = picture_of(page)
+    data = codec.compress(picture, 50)
+    decoded = codec.decompress(data)
+    assert differences(data, decoded, picture, TINY.scale) == ()
+    inside = decoded.pixels[88:152, 72:184]
+    inside[:] = inside[::-1, ::-1].copy()
+    assert differences(data, decoded, picture, TINY.scale) == ("pixels",)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Codec:
     """A codec whose weights have what training left in them, so that it can refine."""
