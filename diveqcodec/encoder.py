@@ -176,6 +176,8 @@ class PictureEncoder:
         if self.job.lossless == "auto":
             is_drawn = lossless.is_drawn(pixels, transparency)
             places = drawnparts.find(pixels, transparency)
+        if places == [Tile(0, 0, tile.width, tile.height)]:  # a lossless tile does it better
+            is_drawn, places = True, []
         if self.job.rounds and not is_drawn and not places:
             self._advance()
             return _Trial(None)

@@ -10,7 +10,7 @@ import torch
 
 from diveqcodec import codec as codecroom
 from diveqcodec.codec import Codec
-from diveqcodec.container import bitstream, patches
+from diveqcodec.container import bitstream, lossless, patches
 from diveqcodec.container.bitstream import Tile
 from diveqcodec.errors import DamagedError
 from diveqcodec.exact import weights
@@ -263,3 +263,15 @@ def test_only_what_pays_is_chosen() -> None:
         assert (saved > 0) == (count > 0)
     better = packed(tuple(one.patch for one in hopes), pixels, 5)
     assert len(better[0].packed) <= len(hopes[0].patch.packed)
+
+
+def test_what_is_all_drawn_is_no_patch(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lossless tile says it without networks, or it is not worth it; and it is packed once."""
+    cut_into(monkeypatch, 128)
+    pixels = drawn(128, 256, seed=11)
+    pixels[:, 128:] = caption(128, 128)
+    file = bitstream.read(codec.compress(picture_of(pixels), 60))
+    assert [part.first for part in file.lossless] == [1]
+    assert not file.header.has_patches
+    monkeypatch.setattr(lossless, "is_drawn", lambda *_: False)  # which looks at some rows
+    assert codec.compress(picture_of(pixels), 60) == bitstream.write(file)
