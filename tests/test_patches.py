@@ -262,7 +262,7 @@ def test_only_what_pays_is_chosen() -> None:
         assert len(chosen) == count
         assert (saved > 0) == (count > 0)
     bits = hopes[0].bits  # smooth colours in its place are not free
-    for spent, count in ((1.2 * bits, 0), (1.3 * bits, 1)):
+    for spent, count in ((1.05 * bits, 0), (1.15 * bits, 1)):
         one = replace(hopes[0], spent=spent)
         assert len(choose((one,), np.zeros((96, 160)), bits)[0]) == count
     better = packed(tuple(one.patch for one in hopes), pixels, 5)
