@@ -130,7 +130,11 @@ class PictureEncoder:
         # what gradients go through takes 0.3 GB for 768x512 pixels, so it is one tile at a time
         results = ordered_map(self._again, again, 1 if job.rounds else self._workers)
         coded |= {index: data for (index, _), data in zip(again, results, strict=True)}
-        parts = pixelfile.pack_tiles(self.picture, layout, job.effort)
+        return self._written(coded, {i: patches.pack(found) for i, found in patched.items()})
+
+    def _written(self, coded: dict[int, TileData], patched: dict[int, bytes]) -> bytes:
+        """The bytes of the file: tiles that networks coded, and packed patches of some of them."""
+        parts = pixelfile.pack_tiles(self.picture, self.layout, self.job.effort)
         header = self.header if coded else replace(self.header, model_id=NO_MODEL, gain_index=0)
         if any(data.filters for data in coded.values()):
             header = replace(header, has_filters=True)
@@ -139,10 +143,11 @@ class PictureEncoder:
         if patched:
             header = replace(header, has_patches=True)
             coded = {
-                index: replace(data, patches=patches.pack(patched.get(index, ())))
+                index: replace(data, patches=patched.get(index, b""))
                 for index, data in coded.items()
             }
-        picture, tiles = self.picture, tuple(coded.get(index) for index in range(len(grid)))
+        picture = self.picture
+        tiles = tuple(coded.get(index) for index in range(len(self.layout.grid)))
         return bitstream.write(
             bitstream.DvqFile(header, tiles, picture.icc, picture.exif, picture.xmp, tuple(parts))
         )

@@ -22,8 +22,8 @@ _CHEAP = 1  # the effort at which sizes are compared
 # rectangle whose pixels take more than so many times the bits is not worth a closer look.
 _HOPE = 4.0
 # Smooth colours are not free: of what networks spent and lost there, a twentieth was seen to come
-# back where it was text, up to a quarter where much of a logo is left around. Patches that save less
-# than such a part of their bits beyond them are as likely to lose.
+# back where it was text, up to a quarter where much of a logo is left around it. Patches that save
+# less than such a part of their bits beyond them are as likely to lose.
 _SPARE = 0.1
 _WORTH = 0.01  # of a tile's cost: what patches must save, since it is then coded once more
 
