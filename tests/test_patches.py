@@ -261,10 +261,10 @@ def test_only_what_pays_is_chosen() -> None:
         chosen, saved = choose(hopes, np.full((96, 160), loss), cost)
         assert len(chosen) == count
         assert (saved > 0) == (count > 0)
-    bits = hopes[0].bits  # smooth colours in its place are not free
-    for spent, count in ((1.05 * bits, 0), (1.15 * bits, 1)):
-        one = replace(hopes[0], spent=spent)
-        assert len(choose((one,), np.zeros((96, 160)), bits)[0]) == count
+    size = hopes[0].bits  # smooth colours in its place are not free
+    for times, count in ((1.05, 0), (1.15, 1)):
+        one = replace(hopes[0], spent=times * size)
+        assert len(choose((one,), np.zeros((96, 160)), size)[0]) == count
     better = packed(tuple(one.patch for one in hopes), pixels, 5)
     assert len(better[0].packed) <= len(hopes[0].patch.packed)
 
