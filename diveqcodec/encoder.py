@@ -178,9 +178,12 @@ class PictureEncoder:
         """
         pixels, transparency = area_of(self.picture, tile)
         is_drawn, places = False, list[Tile]()
+        shown = pixels  # black where it is hidden
+        if transparency is not None:
+            shown = np.where(transparency[..., None] > 0, pixels, np.uint8(0))
         if self.job.lossless == "auto":
-            is_drawn = lossless.is_drawn(pixels, transparency)
-            places = drawnparts.find(pixels, transparency)
+            is_drawn = lossless.is_drawn(shown)
+            places = drawnparts.find(shown)
         if places == [Tile(0, 0, tile.width, tile.height)]:  # a lossless tile does it better
             is_drawn, places = True, []
         if self.job.rounds and not is_drawn and not places:
@@ -191,7 +194,7 @@ class PictureEncoder:
         coded, latent = self._code(tile, window, self._source(window), tally)
         hopes: tuple[Candidate, ...] = ()
         if places and tally is not None and tally.map is not None:
-            hopes = patching.promising(places, self._shown(tile), tally.map)
+            hopes = patching.promising(places, shown, tally.map)
         trial = _Trial(coded)
         if is_drawn or hopes:
             parts = (coded.payload, *coded.front.values())
@@ -200,7 +203,7 @@ class PictureEncoder:
             chosen, saved = patching.choose(hopes, loss, cost)
             trial = _Trial(coded, chosen, cost - saved)
         if trial.patches:  # it will be coded once more, with filters
-            better = patching.packed(trial.patches, self._shown(tile), self.job.effort)
+            better = patching.packed(trial.patches, shown, self.job.effort)
             trial = replace(trial, patches=better)
         else:
             trial = replace(trial, coded=self._filtered(tile, coded, latent))
@@ -210,16 +213,9 @@ class PictureEncoder:
         self._advance()
         return trial
 
-    def _shown(self, tile: Tile) -> NDArray[np.uint8]:
-        """The pixels of a tile, black where transparency hides them."""
-        pixels, transparency = area_of(self.picture, tile)
-        if transparency is None:
-            return pixels
-        return np.where(transparency[..., None] > 0, pixels, np.uint8(0))
-
     @torch.inference_mode()
     def _again(self, job: tuple[int, Tile]) -> TileData:
-        """Code a tile that sees another region than the whole picture, or is to be refined."""
+        """Code a tile that sees something else than before, or is to be refined."""
         tile, window = self.layout.grid[job[0]], self._window(*job)
         if self.job.refiner is not None:
             return self._refined(self.job.refiner, tile, window)

@@ -96,6 +96,15 @@ def test_photographs_and_low_prices_have_none(codec: Codec) -> None:
     assert not bitstream.read_header(codec.compress(picture_of(dithered), 1)).has_patches
 
 
+def test_hidden_captions_are_no_patches(codec: Codec) -> None:
+    pixels = captioned(200, 256, PLACE, seed=7)
+    alpha = np.full((200, 256), 255, np.uint8)
+    alpha[area(PLACE)] = 1
+    assert places_of(codec.compress(Picture(pixels, alpha), 60)) == [[PLACE]]
+    alpha[area(PLACE)] = 0
+    assert places_of(codec.compress(Picture(pixels, alpha), 60)) == [[]]
+
+
 @pytest.mark.parametrize("place", [ACROSS, WIDE])
 def test_captions_across_tiles(codec: Codec, place: Tile, monkeypatch: pytest.MonkeyPatch) -> None:
     cut_into(monkeypatch, 128)

@@ -29,21 +29,18 @@ _SMALLEST = 16  # blocks of a rectangle
 _MOST = 16  # rectangles of a tile
 
 
-def find(pixels: Pixels, alpha: Pixels | None = None) -> list[Tile]:
+def find(pixels: Pixels) -> list[Tile]:
     """Rectangles of a tile that look drawn, the largest first, in pixels from its corner.
 
     No two share a pixel, so that together they are no larger than the tile. Costs a hundredth of
     what coding the tile does where nothing looks drawn.
 
     Args:
-        pixels: uint8 `[h, w, 1 or 3]`.
-        alpha: Transparency `[h, w]`; what it hides is of one colour.
+        pixels: uint8 `[h, w, 1 or 3]`; what transparency hides is best of one colour.
     """
     height, width = (side // _BLOCK for side in pixels.shape[:2])
     if min(height, width) < 1 or height * width < _SMALLEST:
         return []
-    if alpha is not None:
-        pixels = np.where(alpha[..., None] > 0, pixels, np.uint8(0))
     if not _may_have_any(pixels):
         return []
     lines = _Lines.of(pixels)

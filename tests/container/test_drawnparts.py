@@ -69,15 +69,6 @@ def test_what_is_flat_or_small_is_not_worth_a_try() -> None:
     assert drawnparts.find(sky) == []
 
 
-def test_what_transparency_hides_is_of_one_colour() -> None:
-    pixels = captioned(200, 256, PLACE, seed=7)
-    alpha = np.full((200, 256), 255, np.uint8)
-    area = slice(PLACE.y, PLACE.y + PLACE.height), slice(PLACE.x, PLACE.x + PLACE.width)
-    assert drawnparts.find(pixels, alpha) == [PLACE]
-    alpha[area] = 0
-    assert drawnparts.find(pixels, alpha) == []
-
-
 def brute(chosen: NDArray[np.bool_]) -> int:
     height, width = chosen.shape
     return max(

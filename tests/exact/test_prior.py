@@ -12,15 +12,16 @@ from safetensors.torch import load_file
 from diveqcodec.errors import ModelError
 from diveqcodec.exact.integers import integers
 from diveqcodec.exact.prior import FixedPrior, GroupRows
-from diveqcodec.exact.products import Arithmetic, Digits, Doubles, usable
+from diveqcodec.exact.products import Arithmetic, Digits, Doubles
 from diveqcodec.exact.weights import CodingModel
 from diveqcodec.model.dvq import DvqModel
+from tests.support.bytewise import multiplies_bytes
 from tests.support.passes import pass_of
 from tests.support.tiny import TINY
 
 Integers = NDArray[np.int64]
 SIZE = (7, 5)
-WAYS: list[Arithmetic] = [Doubles(), *([Digits()] if usable() else [])]
+WAYS: list[Arithmetic] = [Doubles(), *([Digits()] if multiplies_bytes() else [])]
 ACTIVATION_LIMIT, INPUT_LIMIT, LATENT_LIMIT = 1 << 19, 1 << 17, 1 << 24
 
 

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from diveqcodec.exact import products
 from diveqcodec.exact.products import NUMBER_BOUND, Arithmetic, Digits, Doubles, usable
+from tests.support.bytewise import multiplies_bytes
 from tests.support.places import ROOT
 
-WAYS: list[Arithmetic] = [Doubles(), *([Digits()] if usable() else [])]
+WAYS: list[Arithmetic] = [Doubles(), *([Digits()] if multiplies_bytes() else [])]
 
 
 def random(shape: tuple[int, int], most: int, seed: int) -> Tensor:
@@ -74,6 +75,10 @@ def test_what_is_put_is_taken(way: Arithmetic) -> None:
         identity = way.matrix(torch.eye(3 * columns, dtype=torch.float64))
         expected = whole[:, :columns][index].flatten(1).double()
         assert torch.equal(way.sums(taken, identity), expected)
+
+
+def test_where_bytes_are_multiplied_rightly_digits_are_usable() -> None:
+    assert usable() == multiplies_bytes()
 
 
 def test_a_matrix_of_too_many_inputs_is_refused() -> None:
