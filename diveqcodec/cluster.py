@@ -121,9 +121,13 @@ class Cluster:
             if not threads:
                 self._check_patience()
             if not running and not is_all:
+                self._check_open()
                 time.sleep(_PATIENCE)
             # what was cancelled is told as the result of each
-            with contextlib.suppress(TimeoutError, distributed.TimeoutError, CancelledError):
+            with (
+                self._asking(),
+                contextlib.suppress(TimeoutError, distributed.TimeoutError, CancelledError),
+            ):
                 distributed.wait(list(running), timeout=_PATIENCE, return_when="FIRST_COMPLETED")
             for future in [one for one in running if one.done()]:
                 yield running.pop(future), self._result(future)
@@ -141,18 +145,23 @@ class Cluster:
                 "little memory, try a smaller -j"
             )
 
+    def _check_open(self) -> None:
+        """Whether Dask's client still tries to reach the scheduler.
+
+        Raises:
+            DiveqError: it does not.
+        """
+        if self._client.status in ("closing", "closed"):
+            raise self._gone()
+
     def _submitted(self, function: Callable[[T], R], item: T) -> Future:
         """Hand one thing out.
 
         Raises:
             DiveqError: the scheduler is gone.
         """
-        from distributed.client import ClosedClientError
-
-        try:
+        with self._asking():
             return self._client.submit(function, item, pure=False)
-        except ClosedClientError as error:
-            raise self._gone() from error
 
     def _result(self, future: Future) -> Any:
         """What became of one thing.
@@ -161,28 +170,46 @@ class Cluster:
             DiveqError: as `map`.
             Exception: what the function raised.
         """
-        from concurrent.futures import CancelledError
-
-        from distributed.client import FutureCancelledError
         from distributed.scheduler import KilledWorker
 
         try:
-            return future.result()
+            with self._asking():
+                return future.result()
         except KilledWorker as error:
             where = getattr(error.last_worker, "address", "one")
             return Died(
                 f"the workers at work on it died, the last at {where}; there may be too little "
                 "memory"
             )
-        except (CancelledError, FutureCancelledError, OSError) as error:
-            if isinstance(error, OSError) and self._is_connected():
-                raise
-            raise self._gone() from error
         except (ImportError, AttributeError) as error:
             raise DiveqError(
                 f"--cluster {self._address}: a worker cannot do this ({error}); install the same "
                 "diveqcodec on all machines"
             ) from error
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Around what is asked of Dask's client, which may close at any time.
+
+        Raises:
+            DiveqError: the scheduler is gone.
+        """
+        from concurrent.futures import CancelledError
+
+        from distributed.client import ClosedClientError, FutureCancelledError
+
+        try:
+            yield
+        except (
+            CancelledError,
+            FutureCancelledError,
+            ClosedClientError,
+            OSError,
+            RuntimeError,  # the client's event loop, which ends soon after it
+        ) as error:
+            if isinstance(error, OSError | RuntimeError) and self._is_connected():
+                raise
+            raise self._gone() from error
 
     def _gone(self) -> DiveqError:
         return DiveqError(
@@ -218,7 +245,8 @@ class Cluster:
         """How many threads the workers have, now and then counted."""
         if time.monotonic() - self._counted > _PATIENCE and self._is_connected():
             before = self._threads
-            with contextlib.suppress(OSError):  # a scheduler that is gone just now
+            # a scheduler that is gone just now, and perhaps comes back
+            with self._asking(), contextlib.suppress(OSError):
                 workers = self._client.nthreads()
                 self._check_new([one for one in workers if one not in self._checked])
                 self._threads = sum(workers.values())

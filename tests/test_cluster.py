@@ -289,8 +289,9 @@ def test_a_scheduler_that_goes_away(tmp_path: Path, pause: float) -> None:
             list(results)
 
 
-def test_a_connection_that_was_given_up(tmp_path: Path) -> None:
-    """Dask's client closes when it has tried in vain for long enough."""
+@pytest.mark.parametrize("is_loop_closed", [False, True])
+def test_a_connection_that_was_given_up(is_loop_closed: bool, tmp_path: Path) -> None:
+    """Dask's client closes when it has tried in vain for long enough; soon after its event loop."""
     distributed = pytest.importorskip("distributed", reason="Dask is not installed")
     with (
         distributed.LocalCluster(n_workers=1, dashboard_address=":0", silence_logs=50) as local,
@@ -299,7 +300,11 @@ def test_a_connection_that_was_given_up(tmp_path: Path) -> None:
         results = cluster.map(functools.partial(work, tmp_path), (f"slow {i}" for i in range(99)))
         next(results)
         cluster._client.close()
+        while is_loop_closed and not cluster._client.loop.asyncio_loop.is_closed():
+            time.sleep(0.01)
         with pytest.raises(DiveqError, match="the scheduler is gone"):
             list(results)
         with pytest.raises(DiveqError, match="the scheduler is gone"):
             list(cluster.map(functools.partial(work, tmp_path), ["file 1"]))
+        with pytest.raises(DiveqError, match="the scheduler is gone"):  # nor were workers counted
+            list(Cluster(cluster._client, "x:1").map(functools.partial(work, tmp_path), ["file 1"]))
