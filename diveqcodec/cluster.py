@@ -8,26 +8,23 @@ kills too. Knows nothing of what is done.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import itertools
-import json
 import logging
 import math
 import os
-import re
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from multiprocessing import resource_tracker
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from diveqcodec.errors import ConfigError, DiveqError
+from diveqcodec.errors import DiveqError
 from diveqcodec.processes import Died
+from diveqcodec.scheduler import LOCAL, arguments, client_of, line_of
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -36,37 +33,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
 
-LOCAL: Final = "local"
-_SCHEMES: Final = ("tcp", "tls", "ucx", "ws", "wss")
-_HOST_PORT: Final = re.compile(r"([^\s:/@\[\]]+|\[[0-9a-f:.]+(?:%\w+)?\]):([0-9]{1,5})/?", re.I)
 _AHEAD: Final = 2  # things handed out for every thread of the workers
-_CONNECTING: Final = 20.0  # seconds that a scheduler has to answer
-_WAITING: Final = 60.0  # and its first worker to come, which a machine may have to start for
+_WAITING: Final = 60.0  # seconds for the first worker to come; a machine may have to start for it
 _PATIENCE: Final = 5.0  # seconds without a result after which the workers are counted again
 _LOCAL_DEATHS: Final = 1  # that one thing may meet beside others; Dask's own 3 cost a start each
-
-
-def check_address(address: str) -> str:
-    """What Dask calls a scheduler: `host:8786` and `dask://host:8786` -> `tcp://host:8786`.
-
-    `local` stays, and so does the name of a scheduler file, which ends in .json.
-
-    Raises:
-        ConfigError: it is none, such as one of another engine.
-    """
-    scheme, separator, rest = address.partition("://")
-    if not separator:
-        scheme, rest = "tcp", address
-    if address == LOCAL or (not separator and address.endswith(".json")):
-        return address
-    scheme = "tcp" if scheme == "dask" else scheme
-    found = _HOST_PORT.fullmatch(rest)
-    if scheme not in _SCHEMES or found is None or not 0 < int(found[2]) < 2**16:
-        raise ConfigError(
-            f"{address}: use local, HOST:PORT of a Dask scheduler (also tcp://, tls://, dask://), "
-            "or its scheduler file, FILE.json"
-        )
-    return f"{scheme}://{found[1]}:{found[2]}"
 
 
 class Cluster:
@@ -277,7 +247,7 @@ def connected(address: str, workers: int | None = None) -> Iterator[Cluster]:
     except ImportError as error:
         raise DiveqError("--cluster needs Dask: pip install 'diveqcodec[cluster]'") from error
     except Exception as error:  # it reads its configuration
-        raise DiveqError(f"--cluster: Dask cannot be loaded ({_line(error)})") from error
+        raise DiveqError(f"--cluster: Dask cannot be loaded ({line_of(error)})") from error
     with contextlib.ExitStack() as stack:
         stack.enter_context(_silenced())
         revive: Callable[[], object] | None = None
@@ -298,12 +268,12 @@ def connected(address: str, workers: int | None = None) -> Iterator[Cluster]:
             # Dask's nannies do that, but for workers that die while they start
             revive = functools.partial(local.scale, count)
         else:
-            client = _client(distributed, address)
+            client = client_of(address)
         stack.enter_context(client)
         try:
             client.wait_for_workers(1, timeout=_WAITING)
         except (TimeoutError, distributed.TimeoutError) as error:
-            start = f"dask worker {_arguments(address)}"
+            start = f"dask worker {arguments(address)}"
             raise DiveqError(f"--cluster {address}: has no workers; start some: {start}") from error
         yield Cluster(client, address, revive)
 
@@ -353,70 +323,3 @@ def threads_here() -> int | None:
         return int(get_worker().state.nthreads)
     except ValueError:
         return None
-
-
-def _client(distributed: Any, address: str) -> Client:
-    """Dask's client of a scheduler.
-
-    Raises:
-        DiveqError: whatever the reason, it cannot be had.
-    """
-    where = _address_in(address) if address.endswith(".json") else address
-    try:
-        asyncio.run(_greet(where))
-        client: Client = distributed.Client(where, timeout=_CONNECTING)
-    except (OSError, TimeoutError, distributed.TimeoutError) as error:
-        raise DiveqError(
-            f"--cluster {address}: no scheduler answers; start one: dask scheduler"
-        ) from error
-    except Exception as error:  # of names, certificates, packages, versions: nobody lists them all
-        text = f"--cluster {address}: no scheduler can be asked ({_line(error)})"
-        raise DiveqError(text) from error
-    return client
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-async def _greet(address: str) -> None:
-    """Shake hands with a scheduler: Dask's client waits for ever for one that says nothing.
-
-    Raises:
-        TimeoutError: it says nothing.
-        Exception: as Dask's own.
-    """
-    from distributed import Security
-    from distributed.comm import connect
-
-    how = Security().get_connection_args("client")
-    comm = await asyncio.wait_for(connect(address, _CONNECTING, **how), 1.5 * _CONNECTING)
-    comm.abort()
-
-
-def _address_in(file: str) -> str:
-    """The address in a scheduler file.
-
-    Raises:
-        DiveqError: there is none.
-    """
-    try:
-        content = json.loads(Path(file).read_bytes())
-    except FileNotFoundError as error:
-        text = f"--cluster {file}: no such file; is the scheduler running?"
-        raise DiveqError(text) from error
-    except OSError as error:
-        raise DiveqError(f"--cluster {file}: cannot be read: {error.strerror}") from error
-    except ValueError:  # no JSON, or not even text
-        content = None
-    found = content.get("address") if isinstance(content, dict) else None
-    if not isinstance(found, str) or not found:
-        raise DiveqError(
-            f"--cluster {file}: has no address of a scheduler; name the file of "
-            "dask scheduler --scheduler-file"
-        )
-    return found
-
-
-def _arguments(address: str) -> str:
-    return f"--scheduler-file {address}" if address.endswith(".json") else address

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from diveqcodec.cluster import Cluster, _silenced, check_address, connected, threads_here
+from diveqcodec.cluster import Cluster, _silenced, connected, threads_here
 from diveqcodec.errors import ConfigError, DiveqError
 from diveqcodec.processes import Died
+from diveqcodec.scheduler import check_address
 
 
 def work(folder: Path, name: str) -> tuple[str, int]:
@@ -208,7 +209,7 @@ def test_an_error_of_the_work_ends_it(cluster: Cluster, tmp_path: Path) -> None:
 
 def test_a_scheduler_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed", reason="Dask is not installed")
-    monkeypatch.setattr("diveqcodec.cluster._CONNECTING", 0.5)
+    monkeypatch.setattr("diveqcodec.scheduler._CONNECTING", 0.5)
     with pytest.raises(DiveqError, match="tcp://127.0.0.1:9: no scheduler answers; start one"):
         connected("tcp://127.0.0.1:9").__enter__()
     with pytest.raises(DiveqError, match="no such file; is the scheduler running"):
@@ -229,7 +230,7 @@ def test_a_scheduler_without_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_something_that_is_no_scheduler(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes the connection and says nothing, as a machine that hangs does, or something else."""
     pytest.importorskip("distributed", reason="Dask is not installed")
-    monkeypatch.setattr("diveqcodec.cluster._CONNECTING", 0.4)
+    monkeypatch.setattr("diveqcodec.scheduler._CONNECTING", 0.4)
     with socket.create_server(("127.0.0.1", 0)) as server:
         if answer:
             threading.Thread(target=_answer, args=(server, answer), daemon=True).start()

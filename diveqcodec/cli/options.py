@@ -19,8 +19,8 @@ import click
 
 from diveqcodec.cli import completion
 from diveqcodec.cli.console import Console, Misuse, one_line
-from diveqcodec.cluster import LOCAL, check_address
 from diveqcodec.errors import ConfigError, ModelError
+from diveqcodec.scheduler import LOCAL, check_address
 from diveqcodec.store import is_url
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def batch_options(function: F) -> F:
 
 
 def cluster_option(function: F) -> F:
-    """`--cluster`: an address as `diveqcodec.cluster` knows it, or None."""
+    """`--cluster`: an address as `diveqcodec.scheduler` knows it, or None."""
     return click.option(
         "--cluster",
         metavar="ADDRESS|local",
