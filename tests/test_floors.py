@@ -16,7 +16,7 @@ from tests.support.places import PACKAGE, ROOT
 
 STOREYS = (  # from the ground up
     {"errors", "folders", "lazy", "limits", "threads"},
-    {"processes", "store"},
+    {"processes", "scheduler", "store"},
     {"atomic", "cluster", "config", "image", "parallel", "psnr", "quality", "ssim"},
     {"container", "quantize"},  # bytes; the paper
     {"model"},  # floats
@@ -47,6 +47,7 @@ OUTSIDE = {
     "threads": set(),
     "store": {"fsspec"},
     "cluster": {"dask", "distributed"},
+    "scheduler": {"distributed"},
     "psnr": {"numpy"},
     "config": set(),
     "container": {"numpy", "PIL", "constriction"},
