@@ -22,9 +22,9 @@ from importlib.util import find_spec
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from diveqcodec.errors import DiveqError
+from diveqcodec.errors import DiveqError, said
 from diveqcodec.processes import Died
-from diveqcodec.scheduler import LOCAL, arguments, client_of, line_of
+from diveqcodec.scheduler import LOCAL, arguments, client_of
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -91,7 +91,6 @@ class Cluster:
             if not threads:
                 self._check_patience()
             if not running and not is_all:
-                self._check_open()
                 time.sleep(_PATIENCE)
             # what was cancelled is told as the result of each
             with (
@@ -114,15 +113,6 @@ class Cluster:
                 f"--cluster {LOCAL}: its workers die as soon as they start; there may be too "
                 "little memory, try a smaller -j"
             )
-
-    def _check_open(self) -> None:
-        """Whether Dask's client still tries to reach the scheduler.
-
-        Raises:
-            DiveqError: it does not.
-        """
-        if self._client.status in ("closing", "closed"):
-            raise self._gone()
 
     def _submitted(self, function: Callable[[T], R], item: T) -> Future:
         """Hand one thing out.
@@ -247,7 +237,7 @@ def connected(address: str, workers: int | None = None) -> Iterator[Cluster]:
     except ImportError as error:
         raise DiveqError("--cluster needs Dask: pip install 'diveqcodec[cluster]'") from error
     except Exception as error:  # it reads its configuration
-        raise DiveqError(f"--cluster: Dask cannot be loaded ({line_of(error)})") from error
+        raise DiveqError(f"--cluster: Dask cannot be loaded ({said(error)})") from error
     with contextlib.ExitStack() as stack:
         stack.enter_context(_silenced())
         revive: Callable[[], object] | None = None

@@ -31,3 +31,8 @@ class ConfigError(DiveqError):
 
 class TrainingError(DiveqError):
     """Training cannot start or go on."""
+
+
+def said(error: BaseException) -> str:
+    """What an error of another package says, in one line; its type where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

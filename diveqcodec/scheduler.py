@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from diveqcodec.errors import ConfigError, DiveqError
+from diveqcodec.errors import ConfigError, DiveqError, said
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -62,14 +62,9 @@ def client_of(address: str) -> Client:
             f"--cluster {address}: no scheduler answers; start one: dask scheduler"
         ) from error
     except Exception as error:  # of names, certificates, packages, versions: nobody lists them all
-        text = f"--cluster {address}: no scheduler can be asked ({line_of(error)})"
+        text = f"--cluster {address}: no scheduler can be asked ({said(error)})"
         raise DiveqError(text) from error
     return client
-
-
-def line_of(error: Exception) -> str:
-    """What an error of another package says, in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 async def _greet(address: str) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, BinaryIO, Final
 
-from diveqcodec.errors import DiveqError
+from diveqcodec.errors import DiveqError, said
 
 _URL: Final = re.compile(r"[a-z][a-z0-9+.-]+(://|::)", re.IGNORECASE)
 # Stores whose objects come into being whole, when all of them is there. In others a program that
@@ -145,8 +145,7 @@ class Remote:
         except OSError:
             raise
         except Exception as error:  # botocore's, aiohttp's, paramiko's own
-            text = " ".join(str(error).split()) or type(error).__name__
-            raise OSError(f"{self.protocol}: {text}") from error
+            raise OSError(f"{self.protocol}: {said(error)}") from error
 
 
 Place = Path | Remote
@@ -176,7 +175,7 @@ def place(text: str) -> Place:
     except ImportError as error:  # "Install s3fs to access S3"
         raise DiveqError(f"{text}: {error}") from error
     except Exception as error:
-        raise DiveqError(f"{text}: no such store ({' '.join(str(error).split())})") from error
+        raise DiveqError(f"{text}: no such store ({said(error)})") from error
     return Path(path) if isinstance(files, LocalFileSystem) else Remote(files, path)
 
 

@@ -307,5 +307,5 @@ def test_a_connection_that_was_given_up(is_loop_closed: bool, tmp_path: Path) ->
             list(results)
         with pytest.raises(DiveqError, match="the scheduler is gone"):
             list(cluster.map(functools.partial(work, tmp_path), ["file 1"]))
-        with pytest.raises(DiveqError, match="the scheduler is gone"):  # nor were workers counted
+        with pytest.raises(DiveqError, match="the scheduler is gone"):
             list(Cluster(cluster._client, "x:1").map(functools.partial(work, tmp_path), ["file 1"]))

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Final, get_args
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-from diveqcodec.errors import ImageError
+from diveqcodec.errors import ImageError, said
 from diveqcodec.image import ends, png, tiff
 from diveqcodec.image.kinds import HEAD_BYTES, sniff
 from diveqcodec.image.mend import mend
@@ -206,7 +206,7 @@ def _opened(file: BinaryIO, asked: _Asked, notices: list[str], count: int | None
                 count = getattr(image, "n_frames", 1)
             except Exception as error:  # of a frame that nobody asked for
                 if asked.is_strict:
-                    raise ImageError(f"{asked.name}: damaged: {_said(error)}") from error
+                    raise ImageError(f"{asked.name}: damaged: {said(error)}") from error
                 notices.append("damaged: a frame after the first cannot be read")
         if count is not None:
             if count > 1:
@@ -234,7 +234,7 @@ def _why(file: BinaryIO, head: bytes, failure: Exception) -> str:
     """Why a file cannot be read."""
     kind = sniff(head)
     if not isinstance(failure, UnidentifiedImageError):
-        return f"cannot be decoded ({_said(failure)})"
+        return f"cannot be decoded ({said(failure)})"
     if not head:
         return "not an image that Pillow can read: it is empty"
     if kind is None:
@@ -246,12 +246,8 @@ def _why(file: BinaryIO, head: bytes, failure: Exception) -> str:
         file.seek(0)
         Image.OPEN[kind.name][0](file, "")  # `Image.open` keeps what plugins say to itself
     except Exception as error:  # as in `_load`
-        return f"a {kind.name} file that cannot be read ({_said(error)})"
+        return f"a {kind.name} file that cannot be read ({said(error)})"
     return f"a {kind.name} file that cannot be read"
-
-
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _decode(image: Image.Image, name: str, notices: list[str]) -> Picture:
