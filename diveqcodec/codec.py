@@ -31,7 +31,8 @@ from diveqcodec.refinement import Refiner, trainable
 from diveqcodec.windows import Networks, quality_bin_of
 
 # effort -> multiplier of the bits in the assignment
-EFFORTS = {1: 0.0, 5: RATE, 7: RATE, 9: RATE}
+EFFORTS = {1: 0.0, 3: RATE, 5: RATE, 7: RATE, 9: RATE}
+MIRROR = 5  # the effort from which networks see the mirror image too, when decoding as well
 ROUNDS = {7: 2, 9: 12}  # in which an effort refines every tile
 DEFAULT_EFFORT = 5
 
@@ -93,7 +94,8 @@ class Codec:
         Args:
             picture: pixels and what belongs to them.
             quality: 1 (smallest) to 100 (best).
-            effort: 1 nearest codewords, 5 rate-aware, 7 and 9 refined in a few and in more rounds.
+            effort: 1 nearest codewords, 3 rate-aware, 5 with networks that see the mirror image
+                too, also when decoding, 7 and 9 refined in a few and in more rounds.
             lossless: "auto" codes a tile without loss where that is the better bargain, "always"
                 the whole picture, whatever the quality, "never" none.
             progress: told how many steps are done, and how many there are: tiles, and the rounds in
@@ -156,7 +158,7 @@ class Codec:
         found = read_what_is_whole(data, is_partial=partial or crop is not None)
         if bitstream.needs_model(found.file):
             self.check_model(found.file.header.model_id)
-        networks = Networks(self.model, self.networks)
+        networks = Networks(self.model, self.networks, found.file.header.has_mirror)
         wish = Wish(crop, partial, progress, self.workers)
         return PictureDecoder(networks, found, wish).run()
 
@@ -211,5 +213,5 @@ class Codec:
         return CodingJob(gain, rate, effort, lossless, tally, progress, workers, refiner)
 
     def _compress(self, picture: Picture, job: CodingJob) -> bytes:
-        networks = Networks(self.model, self.networks)
+        networks = Networks(self.model, self.networks, job.effort >= MIRROR)
         return PictureEncoder(networks, picture, job).run()

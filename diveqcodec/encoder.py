@@ -98,7 +98,8 @@ class PictureEncoder:
     def __init__(self, networks: Networks, picture: Picture, job: CodingJob) -> None:
         self.networks, self.picture, self.job = networks, picture, job
         self.model = networks.model
-        self.header = pixelfile.header_of(picture, self.model.model_id, job.gain)
+        header = pixelfile.header_of(picture, self.model.model_id, job.gain)
+        self.header = replace(header, has_mirror=networks.has_mirror)
         self.layout = Layout.of(self.header)
         self.whole = Tile(0, 0, self.header.width, self.header.height)
         self._done = 0
@@ -135,7 +136,9 @@ class PictureEncoder:
     def _written(self, coded: dict[int, TileData], patched: dict[int, bytes]) -> bytes:
         """The bytes of the file: tiles that networks coded, and packed patches of some of them."""
         parts = pixelfile.pack_tiles(self.picture, self.layout, self.job.effort)
-        header = self.header if coded else replace(self.header, model_id=NO_MODEL, gain_index=0)
+        header = self.header
+        if not coded:
+            header = replace(header, model_id=NO_MODEL, gain_index=0, has_mirror=False)
         if any(data.filters for data in coded.values()):
             header = replace(header, has_filters=True)
         else:

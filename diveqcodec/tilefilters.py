@@ -52,7 +52,7 @@ class Plan:
 _PLANS: Final = {
     9: Plan(((4, 5, 6, 7, 8), (1, 2, 3, 4), (1, 2, 3, 4)), is_sampled=False),
     7: Plan(((6,), (2,), (3,)), is_sampled=False),
-    5: Plan(((6,), (2,), (3,)), is_sampled=True),
+    3: Plan(((6,), (2,), (3,)), is_sampled=True),
 }
 
 

@@ -63,10 +63,17 @@ class Window:
 
 
 class Networks:
-    """Analysis and synthesis of one model, on its device, in the precision that they are to run."""
+    """Analysis and synthesis of one model, on its device, in the precision that they are to run.
 
-    def __init__(self, model: CodingModel, dtype: torch.dtype) -> None:
+    Args:
+        model: Of a codec.
+        dtype: Of what is not exact.
+        has_mirror: Whether they are averaged over a picture and its mirror image.
+    """
+
+    def __init__(self, model: CodingModel, dtype: torch.dtype, has_mirror: bool = False) -> None:
         self.model, self.device, self.dtype = model, model.device, dtype
+        self.has_mirror = has_mirror
         self.margin = -(-(model.transforms.reach + HALO) // STRIDE)
 
     def window(self, tile: Tile, region: Tile) -> Window:
@@ -93,7 +100,7 @@ class Networks:
         x = x.permute(2, 0, 1)[None].float() / 255
         x = pad_to(x.expand(1, 3, -1, -1), STRIDE).contiguous(memory_format=torch.channels_last)
         with self._autocast():
-            return self.model.transforms.encode_latent(x, self._log_gain(gain))
+            return self.model.transforms.encode_latent(x, self._log_gain(gain), self.has_mirror)
 
     def pixels(
         self,
@@ -145,7 +152,7 @@ class Networks:
         latent = latent.contiguous(memory_format=torch.channels_last)
         with self._autocast():
             gains = self._log_gain(gain).expand(len(latent))
-            return self.model.transforms.decode_latent(latent, gains)
+            return self.model.transforms.decode_latent(latent, gains, self.has_mirror)
 
     def _log_gain(self, gain: int) -> Tensor:
         return torch.tensor([self.model.config.scale.log_gain(gain)], device=self.device)

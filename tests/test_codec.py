@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from diveqcodec.codec import Codec
+from diveqcodec.codec import DEFAULT_EFFORT, MIRROR, Codec
 from diveqcodec.container import alpha, bitstream
 from diveqcodec.errors import ConfigError, DamagedError, ModelError
 from diveqcodec.exact import weights
@@ -25,7 +25,7 @@ from tests.support.wieners import unfiltered
 
 @pytest.fixture(scope="module")
 def networks(codec: Codec) -> Networks:
-    return Networks(codec.model, codec.networks)
+    return Networks(codec.model, codec.networks, DEFAULT_EFFORT >= MIRROR)
 
 
 def lossy(codec: Codec, picture: Picture, quality: float) -> bytes:
@@ -178,8 +178,8 @@ def test_quality_out_of_range(codec: Codec, quality: float) -> None:
 
 
 def test_effort_out_of_range(codec: Codec) -> None:
-    with pytest.raises(ConfigError, match="effort 3: use one of 1, 5, 7, 9"):
-        codec.compress(picture_of(drawn(5, 5, 0)), 50, effort=3)
+    with pytest.raises(ConfigError, match="effort 4: use one of 1, 3, 5, 7, 9"):
+        codec.compress(picture_of(drawn(5, 5, 0)), 50, effort=4)
 
 
 def test_another_models_file_is_refused(codec: Codec, tiny_model: CodingModel) -> None:

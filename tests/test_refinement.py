@@ -1,5 +1,6 @@
 """Efforts 7 and 9: never dearer than 5, any picture, by tiles, the same bytes every time."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -147,12 +148,31 @@ def test_lossless_and_flat_pictures_take_no_rounds(
     assert codec.compress(flat, 50, 9) == codec.compress(flat, 50, 5)
 
 
+@pytest.mark.parametrize(
+    ("effort", "has_mirror"), [(1, False), (3, False), (5, True), (7, True), (9, True)]
+)
+def test_a_file_says_whether_networks_see_the_mirror_image(
+    codec: Codec, effort: int, has_mirror: bool
+) -> None:
+    data = codec.compress(picture_of(drawn(50, 70, 3)), 50, effort, lossless="never")
+    file = bitstream.read(data)
+    assert file.header.has_mirror == has_mirror
+    changed = replace(file, header=replace(file.header, has_mirror=not has_mirror))
+    pixels = codec.decompress(data).pixels
+    assert (codec.decompress(bitstream.write(changed)).pixels != pixels).any()
+
+
+def test_lossless_files_have_no_mirror(codec: Codec) -> None:
+    data = codec.compress(picture_of(drawn(50, 70, 3)), 50, 9, lossless="always")
+    assert not bitstream.read_header(data).has_mirror
+
+
 def test_a_view_sees_what_decoding_gives(codec: Codec) -> None:
     """One tile, so no neighbour is guessed: its error is that of the decoded picture."""
     picture = picture_of(drawn(70, 85, 6))
     gain = gain_index(45)
     data = codec.compress(picture, 45, 5, lossless="never")
-    networks = Networks(codec.model, codec.networks)
+    networks = Networks(codec.model, codec.networks, bitstream.read_header(data).has_mirror)
     tile = Tile(0, 0, 85, 70)
     view = TileView(networks, picture, networks.window(tile, tile), gain, is_grey=False)
     (coded,) = decoded_tiles(codec, data)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from diveqcodec.target import Target
     from diveqcodec.zoo import Entry
 
-EFFORTS = ("1", "5", "7", "9")  # as the codec has them, which is not loaded for --help
+EFFORTS = ("1", "3", "5", "7", "9")  # as the codec has them, which is not loaded for --help
 _REFINED = 7  # the least effort that needs what training left in weights
 
 
@@ -95,8 +95,8 @@ class _Settings:
     type=click.Choice(EFFORTS),
     default="5",
     show_default=True,
-    help="1 takes the nearest codewords, 5 weighs them against their bits; 7 and 9 refine that, "
-    "smaller and slower.",
+    help="1 takes the nearest codewords, 3 weighs them against their bits, 5 also looks at "
+    "the mirror image, in decoding too; 7 and 9 refine that: smaller and slower.",
 )
 @lossless_options
 @model_option

@@ -50,6 +50,7 @@ def _info(inputs: tuple[str, ...], job: Job, session: Session) -> Outcome:
         "height": header.height,
         "is_grey": header.is_grey,
         "has_alpha": header.has_alpha,
+        "has_mirror": header.has_mirror,
         "quality": round(quality_of(header.gain_index), 2) if needs_model else None,
         "gain_index": header.gain_index if needs_model else None,
         "model": None if entry is None else entry.name,

@@ -29,6 +29,7 @@ _ALPHA_FLAG: Final = 0x02
 _NO_MODEL_FLAG: Final = 0x04
 _FILTERS_FLAG: Final = 0x08
 _PATCHES_FLAG: Final = 0x10
+_MIRROR_FLAG: Final = 0x20
 
 # Magic, version, flags; then model id and gain index, unless the flags say that there are none;
 # width, height and the checksum follow.
@@ -49,6 +50,7 @@ class Header:
         has_alpha: Each tile has an ALPH chunk, or its transparency in a PIXL chunk.
         has_filters: Each tile that networks code has a FILT chunk.
         has_patches: Each tile that networks code has a PTCH chunk.
+        has_mirror: The synthesis is averaged over the picture and its mirror image.
     """
 
     width: int
@@ -59,6 +61,7 @@ class Header:
     has_alpha: bool = False
     has_filters: bool = False
     has_patches: bool = False
+    has_mirror: bool = False
 
 
 def header_bytes(header: Header) -> bytes:
@@ -74,9 +77,10 @@ def header_bytes(header: Header) -> bytes:
         raise FormatError(f"gain index {header.gain_index} is not in 0...65535")
     flags = _GREY_FLAG * header.is_grey | _ALPHA_FLAG * header.has_alpha
     flags |= _FILTERS_FLAG * header.has_filters | _PATCHES_FLAG * header.has_patches
+    flags |= _MIRROR_FLAG * header.has_mirror
     if header.model_id == NO_MODEL:
-        if header.has_filters or header.has_patches:
-            raise FormatError("filters or patches without a model")
+        if header.has_filters or header.has_patches or header.has_mirror:
+            raise FormatError("filters, patches or a mirror without a model")
         if header.gain_index:
             raise FormatError(f"gain index {header.gain_index} without a model")
         fixed = _FIXED.pack(MAGIC, VERSION, flags | _NO_MODEL_FLAG)
@@ -111,14 +115,14 @@ def parse_header(data: bytes) -> tuple[Header, int]:
         raise DamagedError("damaged: truncated in the header")
     if zlib.crc32(data[:position]) != CRC.unpack_from(data, position)[0]:
         raise DamagedError("damaged: the checksum of the header does not match")
-    kinds = _GREY_FLAG, _ALPHA_FLAG, _FILTERS_FLAG, _PATCHES_FLAG
+    kinds = _GREY_FLAG, _ALPHA_FLAG, _FILTERS_FLAG, _PATCHES_FLAG, _MIRROR_FLAG
     if flags & ~(sum(kinds) | _NO_MODEL_FLAG):
         raise FormatError(f"flags {flags:#04x} are unknown to this program; use a newer version")
     header = Header(width, height, model_id, gain_index, *(bool(flags & flag) for flag in kinds))
     if model_id == NO_MODEL and not flags & _NO_MODEL_FLAG:
         raise DamagedError("damaged: the header names model 0, which there is none of")
-    if (header.has_filters or header.has_patches) and model_id == NO_MODEL:
-        raise DamagedError("damaged: the header tells of filters or patches, but of no model")
+    if model_id == NO_MODEL and (header.has_filters or header.has_patches or header.has_mirror):
+        raise DamagedError("damaged: the header tells of what a model does, but of no model")
     _check_size(header)
     return header, end
 

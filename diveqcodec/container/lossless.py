@@ -31,7 +31,7 @@ _HEAD: Final = 5  # signature, width - 1 and height - 1 of 14 bits, transparency
 
 # WebP's (method, quality) that an encoder tries, from an effort on. Quality 100 looks for matches
 # in the whole rectangle; method 6 with it tries everything, and takes twenty times as long.
-_SETTINGS: Final = ((1, (4, 80)), (5, (5, 100)), (5, (2, 30)), (9, (6, 100)))
+_SETTINGS: Final = ((1, (4, 80)), (3, (5, 100)), (3, (2, 30)), (9, (6, 100)))
 
 # What may be worth a try in a tile (see `is_drawn`).
 _ROWS: Final = 64  # rows that are looked at

@@ -29,7 +29,7 @@ from diveqcodec.model.layers import zeroed
 from diveqcodec.model.prior import Prior
 from diveqcodec.model.quantizer import RateAwareQuantizer
 from diveqcodec.model.recorder import Recorder, SliceStatistics, StraightRecorder, TrainingRules
-from diveqcodec.model.transform import SIDE, Analysis, Correction, Synthesis
+from diveqcodec.model.transform import SIDE, Analysis, Conditions, Correction, Synthesis
 from diveqcodec.quality import log_gain_of
 
 STRIDE = SIDE  # pixels of a position
@@ -81,29 +81,35 @@ class Transforms(nn.Module):
         analysis = self.analysis.reach + (before and before + self.analysis.reach)
         return max(analysis, self.synthesis.reach)
 
-    def encode_latent(self, x: Tensor, log_gain: Tensor) -> Tensor:
+    def encode_latent(self, x: Tensor, log_gain: Tensor, has_mirror: bool = False) -> Tensor:
         """Pixels `[B, 3, H, W]` in [0, 1] to the latent in cells `[B, C, H/16, W/16]`."""
-        return self.analyse(x, log_gain)[1]
+        return self.analyse(x, log_gain, has_mirror)[1]
 
-    def analyse(self, x: Tensor, log_gain: Tensor) -> tuple[Tensor, Tensor]:
-        """The latent in cells as the linear analysis gives it, and after networks before that."""
+    def analyse(
+        self, x: Tensor, log_gain: Tensor, has_mirror: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """The latent in cells as the linear analysis gives it, and after networks before that.
+
+        Networks, here and in `decode_latent`, are averaged over the picture and its mirror image if
+        `has_mirror`.
+        """
         x = x * 2 - 1
         natural = self.analysis(x)
         gain = torch.exp(log_gain)[:, None, None, None]
         plain: Tensor = natural * gain
         if self.predistortion is None:
             return plain, plain
-        added = self.predistortion.correction(x, *self._conditions(natural, log_gain))
+        added = self.predistortion.correction(x, self._conditions(natural, log_gain, has_mirror))
         return plain, self.analysis(x + added) * gain
 
-    def decode_latent(self, y_hat: Tensor, log_gain: Tensor) -> Tensor:
+    def decode_latent(self, y_hat: Tensor, log_gain: Tensor, has_mirror: bool = False) -> Tensor:
         """Latent in cells to pixels in about [0, 1], not clamped."""
         natural = y_hat * torch.exp(-log_gain)[:, None, None, None]
-        result: Tensor = (self.synthesis(natural, *self._conditions(natural, log_gain)) + 1) / 2
-        return result
+        result: Tensor = self.synthesis(natural, self._conditions(natural, log_gain, has_mirror))
+        return (result + 1) / 2
 
-    def _conditions(self, natural: Tensor, log_gain: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """A latent as networks see it, quality positions, and the size of what they add."""
+    def _conditions(self, natural: Tensor, log_gain: Tensor, has_mirror: bool) -> Conditions:
+        """What networks are told of the pixels whose latent in natural units is `natural`."""
         # The latent enters in units between those of its channel and a cell.
         unit = (self.sigma * torch.exp(-log_gain)[:, None]).sqrt()[:, :, None, None]
         scale = self.config.scale
@@ -111,7 +117,8 @@ class Transforms(nn.Module):
         # too: from -q 5 to 95 the gain rises by 30.9 dB, this falls by 20.6 dB, and the PSNR on
         # Kodak rises by 19.8 dB.
         size = torch.exp((scale.low - log_gain) * (2 / 3))
-        return natural / unit, scale.position(log_gain), size
+        mirror = self.synthesis.basis.mirror() if has_mirror else None
+        return Conditions(natural / unit, scale.position(log_gain), size, mirror)
 
     def decode_linear(self, y_hat: Tensor, log_gain: Tensor) -> Tensor:
         """The same by the linear transform alone."""
@@ -196,7 +203,8 @@ class DvqModel(Transforms):
         the linear transform alone.
         """
         log_gain = self.log_gain(lam)
-        plain, analysed = self.analyse(x, log_gain)
+        mirror = self.rules.mirror
+        plain, analysed = self.analyse(x, log_gain, mirror)
         y, settings = analysed, (self.quantizer, self.config, self.rules, self.training)
         is_straight = self.predistortion is not None and self.training
         if is_straight:
@@ -209,7 +217,7 @@ class DvqModel(Transforms):
         whole = len(x) if whole is None else whole
         parts = []
         if whole:
-            parts.append(self.decode_latent(y_hat[:whole], log_gain[:whole]))
+            parts.append(self.decode_latent(y_hat[:whole], log_gain[:whole], mirror))
         if whole < len(x):
             parts.append(self.decode_linear(y_hat[whole:], log_gain[whole:]))
         return Output(torch.cat(parts), y_hat, bits, recorder.slices, y, analysed, plain)

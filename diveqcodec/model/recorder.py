@@ -36,6 +36,7 @@ class TrainingRules:
 
     gradient: Gradient = "diveq"
     assignment_rate: float = 1.0  # 1: rate-aware, 0: nearest codeword
+    mirror: bool = False  # networks are averaged over a picture and its mirror image
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ training.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,29 @@ from diveqcodec.model.layers import Stack, zeroed
 SIDE = 16  # pixels of a block: the stride of the transform
 _HALF = SIDE // 2
 _UNIT = 0.15  # of what the networks add to pixels: keeps an optimizer's first steps small
+
+
+class Mirror(NamedTuple):
+    """How a picture and its latent become those of its mirror image, left for right, and back."""
+
+    signs: Tensor  # of the channels, `[C]`: cosines that are odd across change theirs
+
+    def picture(self, x: Tensor) -> Tensor:
+        """The mirror image of `x` `[B, 3, H, W]`."""
+        return x.flip(3)
+
+    def latent(self, y: Tensor) -> Tensor:
+        """Its latent, from that of the picture, `[B, C, h, w]`."""
+        return (y * self.signs[:, None, None].to(y.dtype)).flip(3)
+
+
+class Conditions(NamedTuple):
+    """What networks are told besides pixels."""
+
+    latent: Tensor  # of the pixels, as the networks see it, `[B, C, h, w]`
+    u: Tensor  # quality positions `[B]`
+    size: Tensor  # of what they add, relative to the lowest quality, `[B]`
+    mirror: Mirror | None = None  # of it too, and their answer is averaged
 
 
 class Lapping(nn.Module):
@@ -112,6 +136,10 @@ class Basis(nn.Module):
         y = turned.flatten(1).index_select(1, place)
         return y.view(batch, height // SIDE, width // SIDE, -1).permute(0, 3, 1, 2)
 
+    def mirror(self) -> Mirror:
+        """The way to the mirror image's latent, if `rows` are even and odd as cosines are."""
+        return Mirror(1 - 2 * (self.order % 2))
+
     def inverse(self, y: Tensor) -> Tensor:
         """Map `y` `[B, C, h, w]` to `[B, 3, 16 h, 16 w]`: exactly back while all is orthonormal."""
         batch, channels, height, width = y.shape
@@ -175,23 +203,27 @@ class Correction(nn.Module):
         self.tail = zeroed(nn.Conv2d(width4, 48, 3, padding=1))
         self.shuffle4 = nn.PixelShuffle(4)
 
-    def correction(self, x: Tensor, scaled: Tensor, u: Tensor, size: Tensor) -> Tensor:
-        """What to add to pixels `x` `[B, 3, 16 h, 16 w]`, float32.
+    def correction(self, x: Tensor, told: Conditions) -> Tensor:
+        """What to add to pixels `x` `[B, 3, 16 h, 16 w]`, about in [-1, 1]: float32.
 
-        Args:
-            x: pixels, about in [-1, 1].
-            scaled: their latent as the networks see it, `[B, C, h, w]`.
-            u: quality positions `[B]`.
-            size: of what is added, relative to the lowest quality, `[B]`.
+        Averaged, if there is a mirror, over the picture and its mirror image: networks err
+        differently in each ("geometric self-ensemble" of Lim et al., arXiv 1707.02921).
         """
-        hidden = self.head(scaled)
+        added = self._seen_once(x, told.latent, told.u)
+        if told.mirror is not None:
+            turned = told.mirror.picture(x), told.mirror.latent(told.latent)
+            added = (added + told.mirror.picture(self._seen_once(*turned, told.u))) / 2
+        return _UNIT * told.size[:, None, None, None] * added
+
+    def _seen_once(self, x: Tensor, latent: Tensor, u: Tensor) -> Tensor:
+        hidden = self.head(latent)
         hidden = self.coarse(hidden, u)
         hidden = self.shuffle2(self.up8(hidden))
         hidden = self.middle(hidden, u)
         hidden = self.shuffle2(self.up4(hidden)) + self.stem(self.unshuffle(x))
         hidden = self.fine(hidden, u)
         result: Tensor = self.shuffle4(self.tail(hidden)).float()
-        return _UNIT * size[:, None, None, None] * result
+        return result
 
 
 class Synthesis(Correction):
@@ -216,14 +248,10 @@ class Synthesis(Correction):
             result: Tensor = self.lapping(self.basis.inverse(y.float()))
         return result
 
-    def forward(self, y: Tensor, scaled: Tensor, u: Tensor, size: Tensor) -> Tensor:
-        """Map `y` `[B, C, h, w]` to `[B, 3, 16h, 16w]` float32, about in [-1, 1], not clamped.
+    def forward(self, y: Tensor, told: Conditions) -> Tensor:
+        """Map `y` `[B, C, h, w]`, in natural units, to `[B, 3, 16h, 16w]` float32.
 
-        Args:
-            y: latent in natural units.
-            scaled: the same as the networks see it.
-            u: quality positions `[B]`.
-            size: of what the networks add, relative to the lowest quality, `[B]`.
+        About in [-1, 1], not clamped.
         """
         linear = self.linear(y)
-        return linear + self.correction(linear, scaled, u, size)
+        return linear + self.correction(linear, told)

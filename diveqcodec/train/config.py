@@ -62,6 +62,9 @@ class OptimConfig:
     # Share of the crops of a step that they decode, until the cosine begins: the others go through
     # the linear transform alone, which is enough for the prior and takes half the time.
     networks_share: float = 0.5
+    # Whether networks are averaged over a crop and its mirror image, as from effort 5 on. For the
+    # last part of a run: a step takes 1.7 times as long.
+    mirror: bool = False
     flat: float = 0.8  # share of the steps before the cosine begins
     final: float = 0.02  # learning rate at the end, relative
     clip: float = 2.0  # norm of the gradient

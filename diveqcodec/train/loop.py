@@ -74,6 +74,7 @@ class Trainer:
         rules = TrainingRules(
             gradient=config.quantizer.gradient,
             assignment_rate=float(config.quantizer.assignment == "rate-aware"),
+            mirror=config.optim.mirror,
         )
         self.dataset = pictures.summary()
         self.pictures, self.held_out = pictures.split(config.data.validation)

@@ -197,13 +197,16 @@ def test_filters_of_lossless_tiles_are_damage():
         read(head + chunk(4, b"\0f") + pixels + b"".join(rest))
 
 
-@pytest.mark.parametrize(("flag", "name"), [(8, "has_filters"), (16, "has_patches")])
-def test_a_header_with_filters_or_patches_and_no_model(flag, name):
+@pytest.mark.parametrize(
+    ("flag", "field"),
+    [(8, {"has_filters": True}), (16, {"has_patches": True}), (32, {"has_mirror": True})],
+)
+def test_a_header_that_tells_of_what_a_model_does_but_of_no_model(flag, field):
     data = struct.pack("<4sBB", bitstream.MAGIC, 1, 4 + flag) + b"\5\5"
-    with pytest.raises(DamagedError, match="filters or patches, but of no model"):
+    with pytest.raises(DamagedError, match="of what a model does, but of no model"):
         read_header(data + struct.pack("<I", zlib.crc32(data)))
-    with pytest.raises(FormatError, match="filters or patches without a model"):
-        write(replace(LOSSLESS, header=replace(LOSSLESS.header, **{name: True})))  # type: ignore[arg-type]
+    with pytest.raises(FormatError, match="filters, patches or a mirror without a model"):
+        write(replace(LOSSLESS, header=replace(LOSSLESS.header, **field)))
 
 
 def test_tile_without_room_for_its_checksum():
@@ -253,8 +256,9 @@ def test_largest_picture_with_empty_tiles():
 
 
 def test_unknown_flags():
-    with pytest.raises(FormatError, match="flags 0x20"):
-        read_header(header_bytes(5, 5, flags=32))
+    for flags in (0x40, 0x80):
+        with pytest.raises(FormatError, match=f"flags {flags:#04x}"):
+            read_header(header_bytes(5, 5, flags=flags))
 
 
 @pytest.mark.parametrize("overlong", [b"\x85\x00", b"\x80\x80\x80\x80\x80\x01"])

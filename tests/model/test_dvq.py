@@ -103,7 +103,7 @@ def test_optional_slices_left_out_are_zero_and_free(monkeypatch: pytest.MonkeyPa
     x, lam = torch.rand(2, 3, 64, 64), torch.tensor([0.1, 0.5])
     latents: list[torch.Tensor] = []
 
-    def kept(self: DvqModel, y_hat: torch.Tensor, log_gain: torch.Tensor) -> torch.Tensor:
+    def kept(self: DvqModel, y_hat: torch.Tensor, *_: object) -> torch.Tensor:
         latents.append(y_hat)
         return x
 

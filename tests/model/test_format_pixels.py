@@ -21,7 +21,10 @@ PREFIX = "networks.synthesis."
 class Decoder:
     """The chapter, in numpy."""
 
-    def __init__(self, tensors: dict[str, torch.Tensor], config: dict[str, float]) -> None:
+    def __init__(
+        self, tensors: dict[str, torch.Tensor], config: dict[str, float], has_mirror: bool
+    ) -> None:
+        self.has_mirror = has_mirror
         self.sigma = tensors["networks.sigma"].double().numpy()
         self.order = tensors[PREFIX + "basis.order"].tolist()
         names = {k.removeprefix(PREFIX): v for k, v in tensors.items() if k.startswith(PREFIX)}
@@ -36,16 +39,23 @@ class Decoder:
         g = self.low + (self.high - self.low) * gain_index / 65535
         gain, t = math.exp(g), (g - self.low) / (self.high - self.low)
         y = y_hat / 256 / gain
-        linear = self.linear(y)
-        h = self.convolved("head", y / np.sqrt(self.sigma / gain)[:, None, None])
+        linear, z = self.linear(y), y / np.sqrt(self.sigma / gain)[:, None, None]
+        added = self.networks(linear, z, t)
+        if self.has_mirror:
+            odd = np.array(self.order) % 2
+            turned = (z * (-1.0) ** odd[:, None, None])[:, :, ::-1]
+            added = (added + self.networks(linear[:, :, ::-1], turned, t)[:, :, ::-1]) / 2
+        x = linear + 0.15 * math.exp((self.low - g) * 2 / 3) * added
+        return (x * 127.5 + 127.5).transpose(1, 2, 0)
+
+    def networks(self, linear: Floats, z: Floats, t: float) -> Floats:
+        h = self.convolved("head", z)
         h = self.blocks("coarse", h, t)
         h = shuffled(self.convolved("up8", h), 2)
         h = self.blocks("middle", h, t)
         h = shuffled(self.convolved("up4", h), 2) + self.convolved("stem", shuffled_back(linear, 4))
         h = self.blocks("fine", h, t)
-        added = shuffled(self.convolved("tail", h), 4)
-        x = linear + 0.15 * math.exp((self.low - g) * 2 / 3) * added
-        return (x * 127.5 + 127.5).transpose(1, 2, 0)
+        return shuffled(self.convolved("tail", h), 4)
 
     def linear(self, y: Floats) -> Floats:
         n = self.numbers
@@ -106,19 +116,20 @@ def shuffled_back(x: Floats, n: int) -> Floats:
 
 @pytest.mark.parametrize("gain_index", [0, 20000, 40000, 65535])
 @pytest.mark.parametrize("size", [(3, 2), (1, 4)])
+@pytest.mark.parametrize("has_mirror", [False, True])
 def test_pixels_are_those_that_the_format_describes(
-    tiny_model_path: Path, gain_index: int, size: tuple[int, int]
+    tiny_model_path: Path, gain_index: int, size: tuple[int, int], has_mirror: bool
 ) -> None:
     codec = Codec(weights.load(tiny_model_path), networks=torch.float32)
     info = weights.read_info(tiny_model_path)
-    decoder = Decoder(load_file(tiny_model_path), info["config"])
+    decoder = Decoder(load_file(tiny_model_path), info["config"], has_mirror)
     channels = codec.model.config.channels
     random = np.random.default_rng(gain_index)
     y_hat = random.integers(-900, 901, (channels, *size)).astype(np.float64)
     described = decoder.pixels(y_hat, gain_index)
     latent = torch.from_numpy(y_hat).float().permute(1, 2, 0) / 256
     tile = bitstream.Tile(0, 0, 16 * size[1], 16 * size[0])
-    networks = Networks(codec.model, codec.networks)
+    networks = Networks(codec.model, codec.networks, has_mirror)
     made = networks.pixels(latent, networks.window(tile, tile), gain_index, is_grey=False)
     difference = np.abs(described.clip(0, 255) - made)
     assert difference.max() < 0.51  # `made` is rounded

@@ -1,10 +1,22 @@
 """Basis, lapping and networks: a start that inverts, reaches that are bounds."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor
 
-from diveqcodec.model.transform import SIDE, Analysis, Basis, Lapping, Synthesis, cosines, prefilter
+from diveqcodec.model.transform import (
+    SIDE,
+    Analysis,
+    Basis,
+    Conditions,
+    Lapping,
+    Mirror,
+    Synthesis,
+    cosines,
+    prefilter,
+)
 
 
 def random_order(channels: int) -> Tensor:
@@ -64,12 +76,20 @@ def test_the_inverse_of_a_part_of_a_basis_is_its_transpose() -> None:
     torch.testing.assert_close(there, back, atol=1e-3, rtol=1e-4)
 
 
-def pair(channels: int = 768) -> tuple[Analysis, Synthesis]:
+def pair(channels: int = 768, *, of_cosines: bool = False) -> tuple[Analysis, Synthesis]:
     torch.manual_seed(0)
     analysis, synthesis = Analysis(channels), Synthesis(channels, (8, 8, 8), (1, 1, 1))
     for basis in (analysis.basis, synthesis.basis):
         basis.load_state_dict(some_basis(channels).state_dict())
+        if of_cosines:
+            basis.rows.data.copy_(cosines())
     return analysis, synthesis
+
+
+def told(
+    latent: Tensor, u: float, size: Sequence[float] = (1.0,), mirror: Mirror | None = None
+) -> Conditions:
+    return Conditions(latent, torch.full((len(latent),), u), torch.tensor(size), mirror)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (32, 16), (48, 64)])
@@ -80,7 +100,7 @@ def test_it_starts_as_an_orthonormal_transform(size: tuple[int, int]) -> None:
         x = torch.rand(1, 3, *size) * 2 - 1
         y = analysis(x)
         assert y.shape == (1, 768, size[0] // 16, size[1] // 16)
-        restored = synthesis(y, y, torch.tensor([0.3]), torch.ones(1))
+        restored = synthesis(y, told(y, 0.3))
         torch.testing.assert_close(restored, x, atol=1e-4, rtol=0)
         assert torch.equal(restored, synthesis.linear(y))
 
@@ -101,12 +121,40 @@ def test_a_fresh_basis_is_a_dct() -> None:
 def test_what_networks_add_is_proportional_to_their_size() -> None:
     _, synthesis = pair(8)
     torch.nn.init.normal_(synthesis.tail.weight)
-    y, u = torch.randn(2, 8, 3, 3), torch.tensor([0.2, 0.2])
-    y[1] = y[0]
+    y = torch.randn(1, 8, 3, 3).expand(2, 8, 3, 3)
     with torch.no_grad():
-        added = synthesis(y, y, u, torch.tensor([1.0, 0.25])) - synthesis.linear(y)
+        added = synthesis(y, told(y, 0.2, size=(1.0, 0.25))) - synthesis.linear(y)
     torch.testing.assert_close(added[1], added[0] / 4, atol=1e-5, rtol=1e-4)
     assert float(added[0].abs().max()) > 0.01
+
+
+def test_a_mirror_image_has_the_latent_that_its_mirror_says() -> None:
+    analysis, synthesis = pair(500, of_cosines=True)
+    mirror = synthesis.basis.mirror()
+    with torch.no_grad():
+        x = torch.rand(1, 3, 48, 32) * 2 - 1
+        y = analysis(x)
+        assert torch.equal(mirror.picture(x), x.flip(3))
+        mirrored = analysis(x.flip(3))
+        torch.testing.assert_close(mirror.latent(y), mirrored, atol=1e-5, rtol=0)
+        assert float((mirrored - y).abs().max()) > 0.1
+        assert torch.equal(mirror.latent(mirror.latent(y)), y)
+
+
+@pytest.mark.parametrize("has_mirror", [False, True])
+def test_averaged_over_the_mirror_image_networks_mirror_with_it(has_mirror: bool) -> None:
+    _, synthesis = pair(500, of_cosines=True)
+    torch.nn.init.normal_(synthesis.tail.weight)
+    mirror = synthesis.basis.mirror()
+    given = mirror if has_mirror else None
+    y = torch.randn(1, 500, 3, 2)
+    with torch.no_grad():
+        x = synthesis(y, told(y, 0.4, mirror=given))
+        turned = mirror.latent(y)
+        difference = synthesis(turned, told(turned, 0.4, mirror=given)) - mirror.picture(x)
+        assert (float(difference.abs().max()) < 1e-3) == has_mirror
+        alone = synthesis(y, told(y, 0.4))
+        assert torch.equal(x, alone) != has_mirror
 
 
 def test_prefilter_is_orthogonal_and_keeps_constants() -> None:
@@ -162,10 +210,10 @@ def test_nothing_depends_on_more_than_the_reach(blocks: tuple[int, int, int]) ->
         rows = (moved.amax(1) > 1e-7).nonzero()[:, 0] - middle // 16
         assert int(rows.abs().max()) == 1  # half a block, so that half of the next one sees it
         assert analysis.reach == 8
-        y, u, size = torch.randn(1, 8, 21, 21), torch.tensor([0.3]), torch.ones(1)
+        y = torch.randn(1, 8, 21, 21)
         touched = y.clone()
         touched[..., 10, 10] += 1
-        moved = (synthesis(touched, touched, u, size) - synthesis(y, y, u, size)).abs()
+        moved = (synthesis(touched, told(touched, 0.3)) - synthesis(y, told(y, 0.3))).abs()
         rows = (moved.amax((0, 1, 3)) > 1e-7).nonzero()[:, 0]
         reach = synthesis.reach
         assert middle - reach <= int(rows.min()) < middle - 16

@@ -25,7 +25,7 @@ FILTERED = replace(
 )
 PATCHED = replace(
     FILTERED,
-    header=replace(FILTERED.header, has_patches=True),
+    header=replace(FILTERED.header, has_patches=True, has_mirror=True),
     tiles=tuple(
         replace(tile, patches=b"patches"[: 2 * i]) for i, tile in enumerate(FILTERED.tiles) if tile
     ),

@@ -71,7 +71,7 @@ def test_resumed_run_is_the_same_bits(
     encoder: float,
 ) -> None:
     """No random state is kept: three steps of noise after the checkpoint are the same ones."""
-    optim = {"encoder_factor": encoder}
+    optim = {"encoder_factor": encoder, "mirror": bool(model.get("predistortion"))}
     config = replace(tiny_config(6, optim, quantizer), model=replace(TINY, **model))
     stop = 3  # the neighbour lists are rebuilt after step 2 and after step 4
     whole = trainer(config, pictures, tmp_path / "whole")
