@@ -27,6 +27,7 @@ def test_info_of_a_file() -> None:
     assert (record["width"], record["height"]) == (30, 20)
     assert record["is_grey"]
     assert record["has_alpha"]
+    assert record["has_mirror"]
     assert record["quality"] == 25
     assert record["model"] == "diveq-4"
     assert record["bytes"] == len(data)

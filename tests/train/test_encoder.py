@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from diveqcodec.codec import Codec
+from diveqcodec.container import bitstream
 from diveqcodec.exact import weights
 from diveqcodec.model.dvq import DvqModel, Output
 from diveqcodec.model.layers import zeroed
@@ -144,6 +145,28 @@ def test_networks_rest_together() -> None:
             assert torch.equal(before[name], value), name
 
 
+def test_training_averages_over_the_mirror_image_if_asked() -> None:
+    """As files of effort 5 do: before the analysis and behind the latent."""
+    start, _ = trained(WITH, 5)
+    assert start.predistortion is not None
+    for networks in (start.synthesis, start.predistortion):
+        torch.nn.init.normal_(networks.tail.weight, std=0.05)
+    x, lam = torch.rand(1, 3, 64, 64), torch.tensor([0.1])
+    for is_asked in (False, True):
+        one = trainer_of(settings(mirror=is_asked))
+        one.start_from(start, [])
+        model = one.model.eval()
+        with torch.no_grad():
+            output = model(x, lam)
+            gain = model.log_gain(lam)
+            for has_mirror in (False, True):
+                analysed = model.encode_latent(x, gain, has_mirror)
+                pixels = model.decode_latent(output.y_hat, gain, has_mirror)
+                is_same = has_mirror == is_asked
+                assert torch.allclose(output.analysed, analysed, atol=1e-3) == is_same
+                assert torch.allclose(output.x_hat, pixels, atol=1e-4) == is_same
+
+
 @pytest.fixture(scope="module")
 def codec(tmp_path_factory: pytest.TempPathFactory) -> Codec:
     model, _ = trained(WITH, 10, gradient="diveq")
@@ -165,6 +188,12 @@ def test_files_are_coded_with_it(codec: Codec, tmp_path: Path) -> None:
     weights.save(model, tmp_path / "without.safetensors", {})
     other = Codec(weights.load(tmp_path / "without.safetensors"), networks=torch.float32)
     assert other.compress(picture, 60, lossless="never")[26:] != data[26:]
+    payloads = set()
+    for effort in (3, 5):  # without and with the mirror image
+        (tile,) = bitstream.read(codec.compress(picture, 60, effort, lossless="never")).tiles
+        assert tile is not None
+        payloads.add(tile.payload)
+    assert len(payloads) == 2
     refined = codec.compress(picture, 60, 7, lossless="never")
     assert codec.decompress(refined).pixels.shape == picture.pixels.shape
 
