@@ -35,6 +35,9 @@ class Run:
         return dict(self.settings)[name]
 
 
+DIVERGED = "diverged"  # the only key of a result whose training ended in NaN or infinity
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """A run, what it measured, and how long it took.
@@ -48,6 +51,11 @@ class Line:
     seconds: float
     processor_seconds: float | None = None
 
+    @property
+    def has_diverged(self) -> bool:
+        """Whether the training ended in NaN or infinity: then nothing could be measured."""
+        return DIVERGED in self.result
+
     def to_json(self) -> str:
         """One line, without the line break."""
         content = {
@@ -59,7 +67,7 @@ class Line:
         }
         if self.processor_seconds is not None:
             content["processor_seconds"] = round(self.processor_seconds, 2)
-        return json.dumps(content)
+        return json.dumps(content, allow_nan=False)
 
     @staticmethod
     def from_json(text: str) -> Line:

@@ -7,13 +7,15 @@ each scale costs is in `costs`; more than half of it is the table of photographs
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from diveqcodec.errors import TrainingError
 from scripts.reproduction import rates, sources, split, vqvae
-from scripts.reproduction.lines import Lines, Run
+from scripts.reproduction.lines import DIVERGED, Lines, Run
 from scripts.reproduction.methods import METHODS
 
 SEEDS = (0, 1, 2)
@@ -44,7 +46,20 @@ def belongs(run: Run) -> str:
 
 
 def execute(run: Run, lines: Lines, train: Path, test: Path) -> dict[str, Any]:
-    """Makes one run; learning rates come from the lines of the search."""
+    """Makes one run; learning rates come from the lines of the search.
+
+    Returns:
+        What was measured, by name; of a training that ended in NaN or infinity only that it did.
+    """
+    try:
+        result = _execute(run, lines, train, test)
+    except TrainingError:  # what a quantizer says of latents that are no numbers
+        return {DIVERGED: True}
+    figures = [value for value in result.values() if isinstance(value, float)]
+    return result if all(map(math.isfinite, figures)) else {DIVERGED: True}
+
+
+def _execute(run: Run, lines: Lines, train: Path, test: Path) -> dict[str, Any]:
     if run.experiment == "sources-knob":
         return sources.run(run, train, run["knob"])
     if run.experiment == "sources":
@@ -63,7 +78,7 @@ def chosen(lines: Lines, run: Run, search: str, by: str) -> str:
     found = [line for line in lines.of(search, method=run["method"]) if line.run.scale == run.scale]
     if not found:
         return "middle"
-    knob: str = min(found, key=lambda line: float(line.result[by])).run["knob"]
+    knob: str = min(found, key=lambda line: float(line.result.get(by, math.inf))).run["knob"]
     return knob
 
 

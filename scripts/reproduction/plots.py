@@ -12,6 +12,7 @@ from matplotlib import pyplot  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 
 from scripts.reproduction import tables  # noqa: E402
+from scripts.reproduction.lines import Line
 from scripts.reproduction.methods import METHODS, TITLES  # noqa: E402
 from scripts.reproduction.tables import Spread, Stores  # noqa: E402
 
@@ -34,6 +35,11 @@ def draw(stores: Stores, folder: Path) -> list[str]:
     return names
 
 
+def _whole(lines: list[Line]) -> list[Line]:
+    """Without the trainings that diverged, which have nothing to be drawn."""
+    return [line for line in lines if not line.has_diverged]
+
+
 def _vqvae(axes: Axes, stores: Stores) -> bool:
     """PSNR over entropy-coded rate, every K that is whole; bars span the seeds."""
     is_drawn = False
@@ -43,7 +49,8 @@ def _vqvae(axes: Axes, stores: Stores) -> bool:
             rows = [{"method": name, "size": size} for name in METHODS]
             found = tables.seeded(stores, "vqvae", rows)
             if found:
-                lines = found[1][METHODS.index(method)]
+                lines = _whole(found[1][METHODS.index(method)])
+            if found and lines:
                 points.append((Spread.of(lines, "bpp_coded"), Spread.of(lines, "psnr")))
         if points:
             is_drawn = True
@@ -70,10 +77,13 @@ def _use(axes: Axes, stores: Stores) -> bool:
     else:
         return False
     for method, lines in zip(METHODS, found[1], strict=True):
-        paths = [line.result["use"] for line in lines]
+        own = _whole(lines)
+        if not own:
+            continue
+        paths = [line.result["use"] for line in own]
         steps = [look[0] for look in paths[0]]
         share = [
-            statistics.fmean(path[row][2] for path in paths) / lines[0].result["codewords"]
+            statistics.fmean(path[row][2] for path in paths) / own[0].result["codewords"]
             for row in range(len(steps))
         ]
         axes.plot(steps, share, marker=".", label=TITLES[method], color=COLOURS[method])

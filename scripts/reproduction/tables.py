@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from scripts.reproduction.lines import Line, Lines, Value
@@ -20,23 +20,62 @@ from scripts.reproduction.split import PRICE, SPLITS
 Stores = Mapping[str, Lines]
 
 
+# Of these more is better; of everything else less.
+REWARDS = ("psnr", "ms_ssim", "haarpsi", "usage", "perplexity")
+
+
+def measure(line: Line, key: str) -> float:
+    """One result of a line; of a training that diverged the worst that there is, an infinity."""
+    if line.has_diverged:
+        return -math.inf if key in REWARDS else math.inf
+    return float(line.result[key])
+
+
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """What the seeds gave."""
+    """What the seeds gave, one value each; infinite where the training diverged."""
 
-    low: float
-    mean: float
-    high: float
+    values: tuple[float, ...]
 
     @staticmethod
     def of(lines: Iterable[Line], key: str) -> Spread:
         """Of one result of several lines."""
-        values = [float(line.result[key]) for line in lines]
-        return Spread(min(values), statistics.fmean(values), max(values))
+        return Spread(tuple(measure(line, key) for line in lines))
+
+    @property
+    def low(self) -> float:
+        """The least value."""
+        return min(self.values)
+
+    @property
+    def mean(self) -> float:
+        """The mean: infinite if a training diverged, so that such a method ranks last."""
+        return statistics.fmean(self.values)
+
+    @property
+    def high(self) -> float:
+        """The largest value."""
+        return max(self.values)
 
     def show(self, digits: int) -> str:
-        """Mean and half the range."""
-        return f"{self.mean:.{digits}f} ± {(self.high - self.low) / 2:.{digits}f}"
+        """Mean and half the range of the seeds that did not diverge, and how many did."""
+        return self._show(lambda v: f" ± {(max(v) - min(v)) / 2:.{digits}f}", f".{digits}f")
+
+    def show_mean(self, form: str = ".0f") -> str:
+        """The mean alone, in a format, of the seeds that did not diverge, and how many did."""
+        return self._show(lambda _: "", form)
+
+    def show_share(self) -> str:
+        """The mean of shares alone, in per cent."""
+        return self._show(lambda _: "", ".0%").replace("%", " %")
+
+    def _show(self, after: Callable[[list[float]], str], form: str) -> str:
+        finite = [value for value in self.values if math.isfinite(value)]
+        if not finite:
+            return "diverged"
+        text = f"{statistics.fmean(finite):{form}}{after(finite)}"
+        lost = len(self.values) - len(finite)
+        return f"{text} ({lost} of {len(self.values)} diverged)" if lost else text
 
     def is_above(self, other: Spread) -> bool:
         """Whether every seed of this one is above every seed of the other."""
@@ -70,20 +109,21 @@ def vqvae(stores: Stores, size: int) -> list[str]:
     ranked = sorted(zip(METHODS, groups, strict=True), key=lambda p: -Spread.of(p[1], "psnr").mean)
     rows = []
     for method, lines in ranked:
-        first = lines[0].result
+        first = next((line.result for line in lines if not line.has_diverged), {})
+        points = first.get("codewords", "–")
         rows.append(
             [
                 TITLES[method],
-                str(first["codewords"]),
-                f"{first['bpp_fixed']:.4f}",
+                str(points),
+                f"{first['bpp_fixed']:.4f}" if first else "–",
                 Spread.of(lines, "bpp_coded").show(4),
                 Spread.of(lines, "psnr").show(2),
                 Spread.of(lines, "ms_ssim").show(4),
                 Spread.of(lines, "haarpsi").show(4),
-                f"{100 * Spread.of(lines, 'usage').mean:.0f} %",
-                f"{Spread.of(lines, 'perplexity').mean:.0f}",
-                f"{Spread.of(lines, 'replaced').mean:.0f}" if method in REPLACING else "–",
-                first["rate"],
+                Spread.of(lines, "usage").show_share(),
+                Spread.of(lines, "perplexity").show_mean(),
+                Spread.of(lines, "replaced").show_mean() if method in REPLACING else "–",
+                first.get("rate", "–"),
             ]
         )
     head = ["quantizer", "points", "bpp, fixed", "bpp, coded", "PSNR, dB", "MS-SSIM", "HaarPSI"]
@@ -127,8 +167,7 @@ def gap(lines: Lines, method: str, cell: tuple[str, int, int]) -> Spread:
     """Error of a method in dB above the mean error of k-means."""
     own, base = (_errors(lines, name, cell) for name in (method, "k-means"))
     reference = statistics.fmean(base)
-    values = [_decibel(error / reference) for error in own]
-    return Spread(min(values), statistics.fmean(values), max(values))
+    return Spread(tuple(_decibel(error / reference) for error in own))
 
 
 def _source_row(lines: Lines, method: str, columns: list[tuple[str, int, int]]) -> list[str]:
@@ -139,14 +178,14 @@ def _source_row(lines: Lines, method: str, columns: list[tuple[str, int, int]]) 
             bound = found[0].result["bound"]
             text = "–" if bound is None else f"{_decibel(found[0].result['mse'] / bound):.2f}"
         else:
-            text = f"{gap(lines, method, cell).mean:+.2f}"
-        row.append(f"{text}, {100 * Spread.of(found, 'usage').mean:.0f} %")
+            text = gap(lines, method, cell).show_mean("+.2f")
+        row.append(f"{text}, {Spread.of(found, 'usage').show_share()}")
     return row
 
 
 def _errors(lines: Lines, method: str, cell: tuple[str, int, int]) -> list[float]:
     found = lines.of("sources", source=cell[0], dim=cell[1], size=cell[2], method=method)
-    return [line.result["mse"] for line in found]
+    return [measure(line, "mse") for line in found]
 
 
 def _decibel(ratio: float) -> float:
@@ -284,9 +323,7 @@ def _split_words(pairs: list[tuple[tuple[str, str, Value], list[Line]]]) -> str:
         if not Spread.of(group, "cost").is_above(best)
     ]
     lost = [
-        _rule_title(*rule)
-        for rule, group in pairs
-        if all(line.result["error"] > 1.05 * line.result["path"][2]["error"] for line in group)
+        _rule_title(*rule) for rule, group in pairs if all(_has_run_away(line) for line in group)
     ]
     return (
         f"Least cost: {_rule_title(*pairs[0][0])}; not separated from it: "
@@ -294,6 +331,12 @@ def _split_words(pairs: list[tuple[tuple[str, str, Value], list[Line]]]) -> str:
         "every seed (the latents run away from their codewords): "
         f"{'; '.join(lost) or 'none'}."
     )
+
+
+def _has_run_away(line: Line) -> bool:
+    if line.has_diverged:
+        return True
+    return bool(line.result["error"] > 1.05 * line.result["path"][2]["error"])
 
 
 def _rule_lines(lines: Lines, assignment: str, rule: tuple[str, str, Value]) -> list[Line]:
@@ -309,12 +352,15 @@ def _rule_title(name: str, group: str, rho: Value) -> str:
 def _split_cells(lines: list[Line]) -> list[str]:
     drift = []
     for key, digits in (("error", 2), ("bits", 2)):
-        moved = [line.result[key] - line.result["path"][2][key] for line in lines]
-        drift.append(f"{statistics.fmean(moved):+.{digits}f}")
+        moved = [
+            math.inf if line.has_diverged else line.result[key] - line.result["path"][2][key]
+            for line in lines
+        ]
+        drift.append(Spread(tuple(moved)).show_mean(f"+.{digits}f"))
     return [
         Spread.of(lines, "cost").show(3),
         Spread.of(lines, "error").show(3),
         Spread.of(lines, "bits").show(2),
-        f"{100 * Spread.of(lines, 'usage').mean:.0f} %",
+        Spread.of(lines, "usage").show_share(),
         *drift,
     ]

@@ -6,11 +6,12 @@ separated". No verdict is given from fewer than three seeds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from scripts.reproduction.methods import METHODS, TITLES
 from scripts.reproduction.plan import SEEDS, SWEPT
-from scripts.reproduction.tables import Spread, Stores, markdown, seeded, swept
+from scripts.reproduction.tables import Spread, Stores, markdown, measure, seeded, swept
 
 COMMAND = "`--only {}`"
 OPEN = "not measured yet"
@@ -97,7 +98,7 @@ def _sf_error(stores: Stores) -> list[str]:
 def _sf_use(stores: Stores) -> list[str]:
     def judge(scale: str, size: int) -> tuple[str, str]:
         own, plain = (_of(stores, scale, name, size, "usage") for name in ("sf-diveq", "diveq"))
-        text = f"SF-DiVeQ uses {100 * own.mean:.0f} % of its points, DiVeQ {100 * plain.mean:.0f} %"
+        text = f"SF-DiVeQ uses {own.show_share()} of its points, DiVeQ {plain.show_share()}"
         word = "holds" if own.low >= 0.99 else "not on the test pictures"
         return text, word
 
@@ -142,16 +143,16 @@ def _robust(stores: Stores, experiment: str, name: str) -> list[str]:
             per_seed = []
             for seed in SEEDS:
                 psnrs = [
-                    line.result["psnr"]
+                    measure(line, "psnr")
                     for lines in points.values()
                     for line in lines
                     if (line.run["method"], line.run["seed"]) == (method, seed)
                 ]
                 if len(psnrs) == len(points) > 1:
-                    per_seed.append(max(psnrs) - min(psnrs))
+                    has_diverged = math.isinf(min(psnrs))
+                    per_seed.append(math.inf if has_diverged else max(psnrs) - min(psnrs))
             if len(per_seed) == len(SEEDS):
-                mean = sum(per_seed) / len(per_seed)
-                falls[method] = Spread(min(per_seed), mean, max(per_seed))
+                falls[method] = Spread(tuple(per_seed))
         if len(falls) == len(SWEPT):
             break
     else:

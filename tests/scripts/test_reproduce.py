@@ -20,6 +20,7 @@ from scripts.reproduction import (
     network,
     page,
     plan,
+    plots,
     rates,
     sources,
     split,
@@ -378,6 +379,49 @@ def test_sweeps_share_the_point_that_they_go_through(tmp_path: Path) -> None:
     assert {value: len(lines) for value, lines in batch.items()} == {4: 12, 16: 12}
     assert "2 values (quick)" in "\n".join(verdicts.table(stores))
     assert "3 values (quick)" in "\n".join(verdicts.table(stores))
+
+
+def test_a_training_that_diverges_is_a_result_and_the_rest_goes_on(
+    photos: Path, judged: Path, tmp_path: Path
+) -> None:
+    lines = Lines(tmp_path / "lines.jsonl")
+    run = Run.of(
+        "sweep-rate", "quick", method="diveq", shape="small", size=256, seed=0, batch=2,
+        times=1e38, steps=10,
+    )  # fmt: skip
+    result = plan.execute(run, lines, photos, judged)
+    assert result == {"diverged": True}
+    lines.add(Line(run, result, 1.0))
+    (again,) = Lines(tmp_path / "lines.jsonl")
+    assert again.has_diverged
+    lost = Run.of("vqvae-knob", "quick", method="diveq", knob="low")
+    won = Run.of("vqvae-knob", "quick", method="diveq", knob="high")
+    lines.add(Line(lost, {"diverged": True}, 1.0))
+    lines.add(Line(won, {"validation": 0.5}, 1.0))
+    assert plan.chosen(lines, run, "vqvae-knob", "validation") == "high"
+    with pytest.raises(ValueError, match="JSON"):
+        Line(won, {"validation": math.nan}, 1.0).to_json()
+
+
+def test_a_training_that_diverged_counts_as_the_worst_of_all(tmp_path: Path) -> None:
+    def lose(store: Lines, **settings: Value) -> None:
+        for line in store.of("vqvae", **settings):
+            store.by_run[line.run] = Line(line.run, {"diverged": True}, 1.0)
+
+    stores = stores_with({"diveq": [20.5, 20.6, 20.7], "ema": [30.0, 30.1, 30.2]})
+    better = verdicts.table(stores)[2 + 3]
+    assert "does not hold" in better
+    lose(stores["full"], method="ema", seed=1)
+    lose(stores["full"], method="ste")
+    text = tables.vqvae(stores, 256)
+    (row,) = (line for line in text if "| EMA |" in line)
+    assert "30.10 ± 0.10 (1 of 3 diverged) |" in row
+    assert text.index(row) > next(i for i, line in enumerate(text) if "| FSQ |" in line)
+    (row,) = (line for line in text if "| STE" in line)
+    assert row.split(" | ")[1:3] == ["–", "–"]
+    assert row.count("diverged") == 6
+    assert verdicts.table(stores)[2 + 3].split(" | ")[2] == "holds"
+    assert plots.draw(stores, tmp_path) == ["vqvae", "use"]
 
 
 def test_the_committed_page_is_that_of_the_committed_lines(tmp_path: Path) -> None:
