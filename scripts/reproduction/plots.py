@@ -16,7 +16,7 @@ from scripts.reproduction.lines import Line
 from scripts.reproduction.methods import METHODS, TITLES  # noqa: E402
 from scripts.reproduction.tables import Spread, Stores  # noqa: E402
 
-COLOURS = {method: f"C{number}" for number, method in enumerate(METHODS)} | {"gumbel": "black"}
+COLOURS = {method: f"C{number}" for number, method in enumerate(METHODS)} | {"gumbel": "black", "bsq": "gold"}  # ten colours for eleven
 
 
 def draw(stores: Stores, folder: Path) -> list[str]:
