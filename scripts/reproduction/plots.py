@@ -16,7 +16,10 @@ from scripts.reproduction.lines import Line
 from scripts.reproduction.methods import METHODS, TITLES  # noqa: E402
 from scripts.reproduction.tables import Spread, Stores  # noqa: E402
 
-COLOURS = {method: f"C{number}" for number, method in enumerate(METHODS)} | {"gumbel": "black", "bsq": "gold"}  # ten colours for eleven
+# Ten colours for eleven methods, and lines that coincide: a marker of its own for each.
+COLOURS = {method: f"C{number}" for number, method in enumerate(METHODS)}
+COLOURS |= {"gumbel": "black", "bsq": "gold"}
+MARKERS = dict(zip(METHODS, "osv^D<>Px*h", strict=True))
 
 
 def draw(stores: Stores, folder: Path) -> list[str]:
@@ -26,7 +29,7 @@ def draw(stores: Stores, folder: Path) -> list[str]:
         figure, axes = pyplot.subplots(figsize=(7.5, 4.2), layout="constrained")
         if plot(axes, stores):
             axes.grid(alpha=0.3)
-            axes.legend(fontsize=7, ncols=2)
+            axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
             figure.savefig(folder / f"{name}.png", dpi=90, metadata={"Software": None})
             names.append(name)
         else:  # of lines that are no more
@@ -61,7 +64,7 @@ def _vqvae(axes: Axes, stores: Stores) -> bool:
                     [psnr.mean - psnr.low for _, psnr in points],
                     [psnr.high - psnr.mean for _, psnr in points],
                 ],
-                marker="o", capsize=3, label=TITLES[method], color=COLOURS[method],
+                marker=MARKERS[method], capsize=3, label=TITLES[method], color=COLOURS[method],
             )  # fmt: skip
     axes.set(xlabel="bits a pixel, entropy coded with a static table", ylabel="PSNR, dB")
     return is_drawn
@@ -86,7 +89,7 @@ def _use(axes: Axes, stores: Stores) -> bool:
             statistics.fmean(path[row][2] for path in paths) / own[0].result["codewords"]
             for row in range(len(steps))
         ]
-        axes.plot(steps, share, marker=".", label=TITLES[method], color=COLOURS[method])
+        axes.plot(steps, share, marker=MARKERS[method], label=TITLES[method], color=COLOURS[method])
     axes.set(
         xlabel="step", ylabel="perplexity / number of points",
         title=f"Codebook use in training, K = {size} ({found[0]})",
@@ -106,8 +109,11 @@ def _sources(axes: Axes, stores: Stores) -> bool:
             )
             for dim in dims
         ]
-        axes.plot(dims, gaps, marker="o", label=TITLES[method], color=COLOURS[method])
+        axes.plot(
+            dims, gaps, marker=MARKERS[method], fillstyle="none", label=TITLES[method],
+            color=COLOURS[method],
+        )  # fmt: skip
     axes.set_xscale("log", base=2)
-    axes.set_ylim(-0.5, 4)
+    axes.set_ylim(-3, 5)
     axes.set(xlabel="D", ylabel="dB above k-means", title=f"Sources, mean over K ({scale})")
     return bool(whole)
