@@ -17,11 +17,14 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from diveqcodec import image, zoo
-from diveqcodec.codec import DEFAULT_EFFORT, Codec
+from diveqcodec.codec import DEFAULT_EFFORT, Codec, check_request
 from diveqcodec.container import bitstream, pixelfile
+from diveqcodec.device import device_of
 from diveqcodec.errors import ConfigError, ImageError, ModelError
 from diveqcodec.image import Picture, jpeg2000
-from diveqcodec.image.metadata import EXIF_ERRORS, read_metadata
+from diveqcodec.image.colour import colours_of
+from diveqcodec.image.files import load_written
+from diveqcodec.image.metadata import EXIF_ERRORS, exif_of_srgb, read_metadata
 from diveqcodec.quality import DEFAULT_QUALITY
 
 if TYPE_CHECKING:
@@ -29,14 +32,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from diveqcodec.container.canvas import Crop
-    from diveqcodec.encoder import Lossless
+    from diveqcodec.quality import Lossless
 
 # Modes of Pillow's that a file keeps as they are; the others are converted.
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 _TIFF_MODES = ("CMYK", "F", "I", "I;16B")
 _MOST = 4  # codecs that are kept loaded
 
-_codecs: dict[tuple[Path, str], Codec] = {}
+_codecs: dict[tuple[Path, str, str], Codec] = {}  # by weights, their id, and the device
 _lock = threading.Lock()
 
 
@@ -45,7 +48,7 @@ def compress(
     quality: float = DEFAULT_QUALITY,
     *,
     effort: int = DEFAULT_EFFORT,
-    lossless: Lossless = "auto",
+    lossless: Lossless | bool | None = "auto",
     model: str | Path | None = None,
     device: str | torch.device = "cpu",
 ) -> bytes:
@@ -67,16 +70,15 @@ def compress(
     Raises:
         DiveqError: one line that says what is wrong and what to do.
     """
+    _, wish = check_request(quality, effort, lossless)
     picture = _picture(source)
-    if lossless == "always":
+    if wish == "always":
         return pixelfile.compress(picture, effort)
-    return _codec(zoo.find(model).path, device).compress(
-        picture, quality, effort, lossless=lossless
-    )
+    return _codec(zoo.find(model), device).compress(picture, quality, effort, lossless=wish)
 
 
 def decompress(
-    data: bytes,
+    data: bytes | bytearray | memoryview,
     *,
     crop: Crop | None = None,
     partial: bool = False,
@@ -96,6 +98,12 @@ def decompress(
     Raises:
         DiveqError: damaged, or coded with a model that is not installed.
     """
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise ConfigError(
+            f"cannot decompress a {type(data).__name__}: give the bytes of a .dvq file, "
+            "such as Path.read_bytes()"
+        )
+    data = bytes(data)
     model_id = bitstream.read_header(data).model_id
     if model_id == bitstream.NO_MODEL:
         return pixelfile.decompress(data, crop, is_partial=partial)
@@ -105,17 +113,18 @@ def decompress(
             f"needs model {model_id.hex()}, which is not installed; install it with: "
             "diveq models --import PATH"
         )
-    return _codec(entry.path, device).decompress(data, crop=crop, partial=partial)
+    return _codec(entry, device).decompress(data, crop=crop, partial=partial)
 
 
-def _codec(path: Path, device: str | torch.device) -> Codec:
-    """The codec of a weights file, loaded once."""
-    key = path.resolve(), str(device)
+def _codec(entry: zoo.Entry, device: str | torch.device) -> Codec:
+    """The codec of a weights file, loaded once, and again when other weights are in its place."""
+    key = entry.path.resolve(), entry.model_id, str(device)
     with _lock:
         if key not in _codecs:
+            place = device_of(device)
             if len(_codecs) == _MOST:
                 del _codecs[next(iter(_codecs))]
-            _codecs[key] = Codec.load(path, device)
+            _codecs[key] = Codec(zoo.load_entry(entry, place))
         return _codecs[key]
 
 
@@ -134,10 +143,16 @@ def _picture(source: Any) -> Picture:
     return from_pillow(source)
 
 
-def from_pillow(source: Image.Image) -> Picture:
+def from_pillow(source: Image.Image, told_by: Image.Image | None = None) -> Picture:
     """An image of Pillow's with its colour profile, EXIF and XMP, upright.
 
-    It becomes what a file of it would, so that every mode follows the rules for pictures.
+    It becomes what its file would, so that every mode follows the rules for pictures: gamma,
+    primaries and Adobe RGB become sRGB too. Of PNG's cICP an image knows only until it is loaded,
+    and Adobe RGB only as it was opened, not as a copy.
+
+    Args:
+        source: The image.
+        told_by: What says of the colours; `source` itself by default.
 
     Raises:
         ImageError: it cannot be loaded, or its values have no known range.
@@ -148,6 +163,7 @@ def from_pillow(source: Image.Image) -> Picture:
         )
     notices: list[str] = []
     try:
+        colours = colours_of(told_by or source)
         jpeg2000.load(source)
         metadata = read_metadata(source, notices)
         with contextlib.suppress(*EXIF_ERRORS):  # said by the line above
@@ -164,9 +180,10 @@ def from_pillow(source: Image.Image) -> Picture:
     except (OSError, ValueError) as error:
         raise ImageError(f"image: cannot be read ({error})") from error
     stream.seek(0)
-    picture = image.load(stream, name="image")
+    picture = load_written(stream, "image", colours)
+    exif = metadata.exif if picture.icc is not None else exif_of_srgb(metadata.exif)
     notices += picture.notices
-    return replace(picture, exif=metadata.exif, xmp=metadata.xmp, notices=tuple(notices))
+    return replace(picture, exif=exif, xmp=metadata.xmp, notices=tuple(notices))
 
 
 def _image_of(pixels: NDArray[Any]) -> Image.Image:

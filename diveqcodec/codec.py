@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -18,7 +19,8 @@ from diveqcodec.container.canvas import Crop
 from diveqcodec.container.entropy import Decoder
 from diveqcodec.container.salvage import read_what_is_whole
 from diveqcodec.decoder import PictureDecoder, Wish
-from diveqcodec.encoder import CodingJob, Lossless, PictureEncoder
+from diveqcodec.device import device_of
+from diveqcodec.encoder import CodingJob, PictureEncoder
 from diveqcodec.errors import ConfigError, ModelError
 from diveqcodec.exact.tile import Tally, TileCoder
 from diveqcodec.exact.weights import CodingModel, check_training
@@ -26,7 +28,7 @@ from diveqcodec.image import Picture
 from diveqcodec.model.dvq import DvqModel
 from diveqcodec.model.layers import fast_dtype
 from diveqcodec.parallel import Progress
-from diveqcodec.quality import DEFAULT_QUALITY, RATE, gain_index
+from diveqcodec.quality import DEFAULT_QUALITY, RATE, Lossless, gain_index, lossless_of
 from diveqcodec.refinement import Refiner, trainable
 from diveqcodec.windows import Networks, quality_bin_of
 
@@ -35,6 +37,20 @@ EFFORTS = {1: 0.0, 3: RATE, 5: RATE, 7: RATE, 9: RATE}
 MIRROR = 5  # the effort from which networks see the mirror image too, when decoding as well
 ROUNDS = {7: 2, 9: 12}  # in which an effort refines every tile
 DEFAULT_EFFORT = 5
+
+
+def check_request(
+    quality: float, effort: int, lossless: Lossless | bool | None
+) -> tuple[int, Lossless]:
+    """The gain index, and what is asked of lossless coding, of what `Codec.compress` takes.
+
+    Raises:
+        ConfigError: one of the three is not what it may be.
+    """
+    given: object = effort
+    if not isinstance(given, Integral) or given not in EFFORTS:
+        raise ConfigError(f"effort {effort!r}: use one of {', '.join(map(str, EFFORTS))}")
+    return gain_index(quality), lossless_of(lossless)
 
 
 class Codec:
@@ -67,8 +83,9 @@ class Codec:
 
         Raises:
             ModelError: not found, or damaged.
+            ConfigError: there is no such device.
         """
-        return cls(zoo.load(reference, torch.device(device)))
+        return cls(zoo.load(reference, device_of(device)))
 
     @property
     def device(self) -> torch.device:
@@ -86,7 +103,7 @@ class Codec:
         quality: float = DEFAULT_QUALITY,
         effort: int = DEFAULT_EFFORT,
         *,
-        lossless: Lossless = "auto",
+        lossless: Lossless | bool | None = "auto",
         progress: Progress | None = None,
     ) -> bytes:
         """Compress a picture to the bytes of a `.dvq` file.
@@ -96,20 +113,20 @@ class Codec:
             quality: 1 (smallest) to 100 (best).
             effort: 1 nearest codewords, 3 rate-aware, 5 with networks that see the mirror image
                 too, also when decoding, 7 and 9 refined in a few and in more rounds.
-            lossless: "auto" codes a tile without loss where that is the better bargain, "always"
-                the whole picture, whatever the quality, "never" none.
+            lossless: "auto" (or None) codes a tile without loss where that is the better bargain,
+                "always" (or True) the whole picture, whatever the quality, "never" (or False) none.
             progress: told how many steps are done, and how many there are: tiles, and the rounds in
                 which each is refined.
 
         Raises:
-            ConfigError: quality or effort out of range.
+            ConfigError: quality, effort or `lossless` out of range.
             ModelError: efforts above 5 with weights that lack what training left in them.
         """
-        gain = gain_index(quality)
+        gain, wish = check_request(quality, effort, lossless)
         self.check_effort(effort)
-        if lossless == "always":
+        if wish == "always":
             return pixelfile.compress(picture, effort)
-        return self._compress(picture, self._job(gain, effort, lossless, None, progress))
+        return self._compress(picture, self._job(gain, effort, wish, None, progress))
 
     def compress_at(
         self, picture: Picture, gain: int, effort: int = DEFAULT_EFFORT, tally: Tally | None = None
@@ -128,8 +145,7 @@ class Codec:
             ConfigError: there is no such effort.
             ModelError: it refines, and the weights lack what training left in them.
         """
-        if effort not in EFFORTS:
-            raise ConfigError(f"effort {effort}: use one of {', '.join(map(str, EFFORTS))}")
+        check_request(DEFAULT_QUALITY, effort, None)
         if effort in ROUNDS and self._trained is None:
             check_training(self.model.path)
 

@@ -11,7 +11,6 @@ same price. Knows nothing of files on disk.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -32,12 +31,10 @@ from diveqcodec.model.candidates import GRID_BITS
 from diveqcodec.model.dvq import STRIDE
 from diveqcodec.parallel import Progress, ordered_map
 from diveqcodec.patching import Candidate
-from diveqcodec.quality import lambda_of
+from diveqcodec.quality import Lossless, lambda_of
 from diveqcodec.refinement import Refiner, TileView
 from diveqcodec.tilefilters import FilterSearch
 from diveqcodec.windows import Networks, Window, quality_bin_of, seen_pixels, source_of
-
-Lossless = Literal["auto", "always", "never"]
 
 _EDGE = STRIDE  # pixels at a tile's inner borders that say little of its error: see `_error`
 _CHUNK_BITS = 8 * 11  # of the container, for a tile

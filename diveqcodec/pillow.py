@@ -25,7 +25,6 @@ from diveqcodec.errors import ConfigError, DiveqError, FormatError
 from diveqcodec.image.metadata import EXIF_PREFIX, Metadata, save_options
 
 if TYPE_CHECKING:
-    from diveqcodec.encoder import Lossless
     from diveqcodec.image import Picture
 
 __all__ = ["FORMAT", "MIME", "DvqImageFile"]
@@ -35,15 +34,7 @@ log = logging.getLogger(__name__)
 FORMAT: Final = "DVQ"
 MIME: Final = bitstream.MIME
 
-_OPTIONS: Final = ("quality", "effort", "model", "device")  # of `diveqcodec.compress`
-_LOSSLESS: Final[dict[object, Lossless]] = {
-    None: "auto",
-    True: "always",
-    False: "never",
-    "auto": "auto",
-    "always": "always",
-    "never": "never",
-}
+_OPTIONS: Final = ("quality", "effort", "lossless", "model", "device")  # of `diveqcodec.compress`
 
 
 class DvqImageFile(ImageFile.ImageFile):
@@ -171,21 +162,19 @@ def _save(image: Image.Image, file: IO[bytes], _filename: str | bytes) -> None:
     """Write an image: what `Image.save` calls.
 
     Of the options of `save`, `quality`, `effort`, `lossless`, `model` and `device` are those of
-    `diveqcodec.compress`, where True and False mean "always" and "never"; `icc_profile`, by default
-    the image's own, `exif`, `xmp` and `dpi` are what to keep beside the pixels. An orientation in
-    `exif` is carried out: files hold pictures upright.
+    `diveqcodec.compress`; `icc_profile`, by default the image's own, `exif`, `xmp` and `dpi` are
+    what to keep beside the pixels. An orientation in `exif` is carried out: files hold pictures
+    upright. Colours that the image's file told by gamma, primaries or EXIF become sRGB, unless an
+    `icc_profile` is given.
     """
     from diveqcodec import api
 
     asked = image.encoderinfo
-    try:
-        lossless = _LOSSLESS[asked.get("lossless")]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"lossless {asked['lossless']!r}: give True, False or None") from error
     options = {key: asked[key] for key in _OPTIONS if asked.get(key) is not None}
     try:
-        picture = api.from_pillow(_as_asked(image))
-        data = api.compress(picture, lossless=lossless, **options)
+        profile = asked.get("icc_profile")
+        picture = api.from_pillow(_as_asked(image), None if profile else image)
+        data = api.compress(picture, **options)
     except ConfigError as error:
         raise ValueError(str(error)) from error
     except DiveqError as error:

@@ -1,4 +1,4 @@
-"""One scale of quality in all its units. Needs no torch.
+"""One scale of quality in all its units, and what is asked beside it. Needs no torch.
 
 A model is one for all rates. What is asked of it is a *quality*, 1 ... 100; what a file keeps is
 the *gain index*, 0 ... 65535; both are spread evenly over the logarithm of the *gain* that
@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from numbers import Real
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from diveqcodec.errors import ConfigError
 
@@ -32,6 +33,16 @@ Number = TypeVar("Number", float, "Tensor")
 GAIN_STEPS = 65535  # the gain index is 0 ... GAIN_STEPS
 LOWEST, HIGHEST = 1, 100  # quality
 DEFAULT_QUALITY = 50
+
+Lossless = Literal["auto", "always", "never"]
+_WISHES: Final[tuple[tuple[object, Lossless], ...]] = (
+    ("auto", "auto"),
+    ("always", "always"),
+    ("never", "never"),
+    (None, "auto"),
+    (True, "always"),
+    (False, "never"),
+)
 
 # What a bit is worth in squared cells, so that a unit cell is optimal: at high rate the distortion
 # is D = 1/12 a dimension and dD/dR = -2 ln 2 D.
@@ -77,11 +88,26 @@ def gain_index(quality: float) -> int:
     """The gain index of a quality from 1 to 100.
 
     Raises:
-        ConfigError: the quality is not in 1 ... 100.
+        ConfigError: the quality is no number, or not in 1 ... 100.
     """
+    given: object = quality
+    if not isinstance(given, Real):
+        raise ConfigError(f"quality {quality!r}: must be a number")
     if not LOWEST <= quality <= HIGHEST:
         raise ConfigError(f"quality {quality:g}: must be from {LOWEST} to {HIGHEST}")
     return round((quality - LOWEST) / (HIGHEST - LOWEST) * GAIN_STEPS)
+
+
+def lossless_of(wish: Lossless | bool | None) -> Lossless:
+    """What is asked of lossless coding; as in Pillow True is "always", and False "never".
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    for value, meant in _WISHES:
+        if wish is value or (isinstance(wish, str) and wish == value):
+            return meant
+    raise ConfigError(f'lossless {wish!r}: must be "auto", "always" (or True) or "never" (False)')
 
 
 def quality_of(index: int) -> float:

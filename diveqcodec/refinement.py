@@ -16,7 +16,8 @@ from torch import Tensor
 
 from diveqcodec.container import wiener
 from diveqcodec.container.filters import Filters
-from diveqcodec.exact.weights import CodingModel, check_training, load_for_training
+from diveqcodec.errors import ModelError
+from diveqcodec.exact.weights import CodingModel, check_training, load_for_training, read_info
 from diveqcodec.image import Picture
 from diveqcodec.model.candidates import GRID_BITS
 from diveqcodec.model.dvq import STRIDE, DvqModel
@@ -31,9 +32,12 @@ def trainable(model: CodingModel) -> DvqModel:
     """The model that a codec's weights were exported from, on the device of its networks.
 
     Raises:
-        ModelError: training left nothing in them, or they are gone.
+        ModelError: training left nothing in them, they are gone, or others are in their place.
     """
     check_training(model.path)
+    found = read_info(model.path)["id"]
+    if found != model.model_id.hex():
+        raise ModelError(f"{model.path}: is model {found} now, not {model.model_id.hex()}")
     with torch.inference_mode(False):  # gradients are to go through it
         trained, _ = load_for_training(model.path)
     return trained.eval().requires_grad_(False).to(model.device)

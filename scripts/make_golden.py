@@ -20,9 +20,9 @@ import torch
 from diveqcodec.codec import Codec
 from diveqcodec.container import bitstream, filters, patches
 from diveqcodec.container.bitstream import Tile
-from diveqcodec.encoder import Lossless
 from diveqcodec.exact import tensorfile, weights
 from diveqcodec.image import Picture
+from diveqcodec.quality import Lossless
 from tests.support.coders import Recorder, decoded_tiles
 from tests.support.tiny import TINY, captioned, drawn, picture_of, trained
 from tests.support.wieners import filtered, unfiltered

@@ -19,6 +19,7 @@ from PIL import Image, features
 import diveqcodec
 from diveqcodec import api, refinement, zoo
 from diveqcodec.codec import Codec
+from diveqcodec.container import bitstream
 from diveqcodec.errors import ConfigError, ImageError, ModelError
 from diveqcodec.exact import weights
 from diveqcodec.image import Picture
@@ -62,6 +63,107 @@ def test_lossless_needs_no_model(monkeypatch, tmp_path) -> None:
     assert np.array_equal(cut, pixels[2:15, 3:14])
 
 
+@pytest.mark.parametrize("wish", ["always", True])
+@pytest.mark.parametrize("by_codec", [False, True])
+def test_true_is_lossless_and_false_is_not(wish, by_codec: bool, model: Path) -> None:
+    pixels = drawn(21, 35, 3)
+    codec = Codec.load(model)
+
+    def sizes(lossless: Any) -> bytes:
+        if by_codec:
+            return codec.compress(Picture(pixels), 10, lossless=lossless)
+        return diveqcodec.compress(pixels, 10, model=model, lossless=lossless)
+
+    assert np.array_equal(diveqcodec.decompress(sizes(wish)).pixels, pixels)
+    assert sizes(False) == sizes("never") != sizes(wish)
+    assert sizes(None) == sizes("auto")
+
+
+@pytest.mark.parametrize("lossless", ["auto", "always"])  # checked whatever comes of it
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"lossless": "lossless"}, r"lossless 'lossless': must be \"auto\", \"always\""),
+        ({"lossless": 1}, "lossless 1: must be"),
+        ({"lossless": []}, r"lossless \[\]: must be"),
+        ({"quality": "50"}, "quality '50': must be a number"),
+        ({"quality": None}, "quality None: must be a number"),
+        ({"quality": float("nan")}, "quality nan: must be from 1 to 100"),
+        ({"quality": 0}, "quality 0: must be from 1 to 100"),
+        ({"effort": 0}, "effort 0: use one of 1, 3, 5, 7, 9"),
+        ({"effort": 4}, "effort 4: use one of"),
+        ({"effort": "5"}, "effort '5': use one of"),
+        ({"effort": 5.0}, "effort 5.0: use one of"),
+    ],
+)
+def test_what_is_asked_is_checked(
+    wrong: dict[str, Any], message: str, lossless: str, model: Path
+) -> None:
+    options = {"lossless": lossless, **wrong}
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        diveqcodec.compress(drawn(8, 8, 1), model=model, **options)
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        Codec.load(model).compress(Picture(drawn(8, 8, 1)), **options)
+
+
+def test_numbers_of_numpys_are_numbers(model: Path) -> None:
+    pixels = drawn(8, 8, 1)
+    quality: Any = np.float32(40)
+    effort: Any = np.int64(3)
+    data = diveqcodec.compress(pixels, quality, effort=effort, model=model)
+    assert data == diveqcodec.compress(pixels, 40, effort=3, model=model)
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("foo", "device foo: is none of torch's"),
+        (None, "device None: is none of torch's"),
+        ("cuda", "device cuda: no CUDA device is available; use cpu"),
+        ("xpu", "device xpu: cannot be used"),
+    ],
+)
+def test_a_device_that_is_not_there_is_named(device, message: str, monkeypatch, model) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        diveqcodec.compress(drawn(8, 8, 1), model=model, device=device)
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        Codec.load(model, device)
+
+
+def test_bytes_are_bytes(tmp_path: Path) -> None:
+    pixels = drawn(9, 7, 1)
+    data = diveqcodec.compress(pixels, lossless=True)
+    for same in (bytearray(data), memoryview(data)):
+        assert np.array_equal(diveqcodec.decompress(same).pixels, pixels)
+    wrong: Any
+    for wrong in ("a.dvq", tmp_path / "a.dvq", None, 7):
+        with pytest.raises(ConfigError, match="^cannot decompress a .*give the bytes"):
+            diveqcodec.decompress(wrong)
+
+
+@pytest.mark.parametrize(
+    "crop", [(0.5, 0, 2, 2), (0, 0, 2), (0, 0, 2, 2, 2), 5, "abcd", (0, 0, 2, None)]
+)
+def test_a_crop_is_four_whole_numbers(crop) -> None:
+    data = diveqcodec.compress(drawn(9, 7, 1), lossless=True)
+    with pytest.raises(ConfigError, match=r"^crop .*: must be left, top, width and height"):
+        diveqcodec.decompress(data, crop=crop)
+
+
+def test_weights_that_are_replaced_are_noticed(tmp_path: Path) -> None:
+    path, pixels = tmp_path / "m.safetensors", drawn(20, 20, 4)
+
+    def id_of(seed: int) -> str:
+        torch.manual_seed(seed)
+        weights.save(DvqModel(TINY).eval(), path, {})
+        data = diveqcodec.compress(pixels, model=path, lossless="never")
+        assert bitstream.read_header(data).model_id.hex() == zoo.find(path).model_id
+        return zoo.find(path).model_id
+
+    assert len({id_of(1), id_of(2), id_of(1)}) == 2
+
+
 def test_modes_of_pillow_that_png_lacks_are_converted() -> None:
     image = Image.fromarray(drawn(20, 20, 4)).convert("CMYK")
     data = diveqcodec.compress(image, lossless="always")
@@ -84,6 +186,8 @@ def test_what_is_no_picture_is_refused(wrong) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path) -> None:
+    with pytest.raises(ImageError, match=r"^'a\\x00b\.png': is no name of a file"):
+        diveqcodec.compress("a\0b.png")
     with pytest.raises(ImageError, match=r"nothing\.png: no such file"):
         diveqcodec.compress(tmp_path / "nothing.png")
 

@@ -17,7 +17,7 @@ from tests.support.places import PACKAGE, ROOT
 STOREYS = (  # from the ground up
     {"errors", "folders", "lazy", "limits", "threads"},
     {"processes", "scheduler", "store"},
-    {"atomic", "cluster", "config", "image", "parallel", "psnr", "quality", "ssim"},
+    {"atomic", "cluster", "config", "device", "image", "parallel", "psnr", "quality", "ssim"},
     {"container", "quantize"},  # bytes; the paper
     {"model"},  # floats
     {"exact"},  # integers

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import struct
 import subprocess
 import sys
 import threading
@@ -18,7 +19,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import (
+    ExifTags,
+    Image,
+    ImageCms,
+    ImageFile,
+    PngImagePlugin,
+    UnidentifiedImageError,
+)
 
 import diveqcodec
 import diveqcodec.pillow
@@ -185,6 +193,22 @@ def test_a_profile_is_kept_by_itself(tmp_path: Path) -> None:
         assert again.info["icc_profile"] == swapped
     with opened(saved(image, icc_profile=None)) as bare:
         assert "icc_profile" not in bare.info
+
+
+def test_colours_that_the_file_told_become_srgb() -> None:
+    image = image_of("RGB")
+    info = PngImagePlugin.PngInfo()
+    info.add(b"gAMA", struct.pack(">I", 100_000))
+    stream = BytesIO()
+    image.save(stream, "PNG", pnginfo=info)
+    wanted = diveqcodec.image.load(BytesIO(stream.getvalue())).pixels
+    assert (wanted != np.asarray(image)).any()
+    with Image.open(stream) as linear:
+        with opened(saved(linear, lossless=True)) as back:
+            assert np.array_equal(np.asarray(back), wanted)
+        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+        with opened(saved(linear, lossless=True, icc_profile=profile)) as back:
+            assert np.array_equal(np.asarray(back), np.asarray(image))
 
 
 @pytest.mark.parametrize("as_bytes", [True, False])

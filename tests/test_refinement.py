@@ -1,5 +1,6 @@
 """Efforts 7 and 9: never dearer than 5, any picture, by tiles, the same bytes every time."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from diveqcodec import codec as codecroom
-from diveqcodec import refinement
+from diveqcodec import refinement, zoo
 from diveqcodec.codec import Codec
 from diveqcodec.container import bitstream, filters
 from diveqcodec.container.bitstream import Tile
@@ -53,6 +54,17 @@ def cost_of(codec: Codec, picture: Picture, data: bytes, quality: float) -> floa
     if picture.alpha is not None:
         error = error * (picture.alpha > 0)
     return 8 * len(data) + lambda_of(TINY.scale.log_gain(gain_index(quality))) * error.sum()
+
+
+def test_weights_that_were_replaced_do_not_refine(tmp_path: Path, path: Path) -> None:
+    own = tmp_path / "own.safetensors"
+    shutil.copy(path, own)
+    late = Codec(weights.load(own), networks=torch.float32)
+    weights.save(trained(TINY, 31)[0], own, {})
+    with pytest.raises(
+        ModelError, match=f"own.safetensors: is model .* now, not {zoo.find(path).model_id}"
+    ):
+        late.compress(picture_of(drawn(20, 20, 3)), effort=7)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

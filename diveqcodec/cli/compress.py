@@ -38,8 +38,8 @@ from diveqcodec.quality import DEFAULT_QUALITY, HIGHEST, LOWEST
 
 if TYPE_CHECKING:
     from diveqcodec.codec import Codec
-    from diveqcodec.encoder import Lossless
     from diveqcodec.image import Picture
+    from diveqcodec.quality import Lossless
     from diveqcodec.target import Target
     from diveqcodec.zoo import Entry
 

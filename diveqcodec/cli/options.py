@@ -275,15 +275,14 @@ def _parse_cluster(
 def _device(name: str) -> torch.device:
     import torch
 
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    from diveqcodec.device import device_of
+
     if name == "auto":
-        return torch.device("cuda" if count else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and not count:
-        raise Misuse(f"--device {name}: no CUDA device is available; use --device cpu")
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise Misuse(f"--device {name}: there are {count} CUDA devices, the first is cuda:0")
-    return device
+        name = "cuda" if torch.cuda.is_available() and torch.cuda.device_count() else "cpu"
+    try:
+        return device_of(name)
+    except ConfigError as error:
+        raise Misuse(f"--{error}") from error
 
 
 def _parse_colour(

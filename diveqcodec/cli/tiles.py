@@ -16,9 +16,9 @@ from diveqcodec.cli.options import Session
 
 if TYPE_CHECKING:
     from diveqcodec.container.canvas import Crop
-    from diveqcodec.encoder import Lossless
     from diveqcodec.image import Picture
     from diveqcodec.parallel import Progress
+    from diveqcodec.quality import Lossless
     from diveqcodec.zoo import Entry
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -5,6 +5,8 @@ Knows nothing of how tiles are coded.
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,11 +24,16 @@ def crop_area(header: Header, crop: Crop | None) -> Tile:
     """The part of a picture that a crop names; all of it for None.
 
     Raises:
-        ConfigError: the crop is empty or leaves the picture.
+        ConfigError: the crop is not four whole numbers, is empty, or leaves the picture.
     """
     if crop is None:
         return Tile(0, 0, header.width, header.height)
-    x, y, width, height = crop
+    try:
+        x, y, width, height = map(operator.index, crop)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"crop {crop!r}: must be left, top, width and height, whole numbers"
+        ) from error
     is_inside = x >= 0 and y >= 0 and x + width <= header.width and y + height <= header.height
     if width < 1 or height < 1 or not is_inside:
         raise ConfigError(

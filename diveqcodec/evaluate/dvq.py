@@ -69,11 +69,9 @@ def load(entry: Entry, device: str, effort: int | None, by_part: bool) -> DvqCod
         ModelError: they are not here, or cannot be read, or cannot refine.
         ConfigError: the codec has no such effort.
     """
-    import torch
-
     from diveqcodec import zoo
     from diveqcodec.codec import Codec
+    from diveqcodec.device import device_of
 
-    place = torch.device(device)
-    codec = Codec(zoo.load_entry(entry, place))
+    codec = Codec(zoo.load_entry(entry, device_of(device)))
     return (DvqCodecByPart if by_part else DvqCodec)(codec, effort)

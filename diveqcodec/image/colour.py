@@ -86,7 +86,25 @@ class Encoding:
         return np.where(samples <= 0.04045, samples / 12.92, ((samples + 0.055) / 1.055) ** 2.4)
 
 
-def encoding_of(image: Image.Image) -> Encoding | None:
+@dataclass(frozen=True, slots=True)
+class Colours:
+    """What a file says of its colours, profiles aside.
+
+    Attributes:
+        encoding: Of colours that are not those of sRGB, else None.
+        notice: Of colours that are taken for sRGB although they are not.
+    """
+
+    encoding: Encoding | None = None
+    notice: str | None = None
+
+
+def colours_of(image: Image.Image) -> Colours:
+    """What an image that was opened says of its colours; PNG's cICP only until it is loaded."""
+    return Colours(_encoding_of(image), _unknown_code(image))
+
+
+def _encoding_of(image: Image.Image) -> Encoding | None:
     """What a file without a colour profile says of its colours; None if that is sRGB, or nothing.
 
     PNG's cICP wins over a profile, which wins over sRGB, and that over gAMA and cHRM.
@@ -106,7 +124,7 @@ def encoding_of(image: Image.Image) -> Encoding | None:
     return Encoding(gamma, primaries) if gamma is not None or primaries is not None else None
 
 
-def unknown_code(image: Image.Image) -> str | None:
+def _unknown_code(image: Image.Image) -> str | None:
     """What to say of a PNG whose cICP names colours that are not converted, such as of HDR."""
     code = _code(image)
     if code is None or (code[0] in _CODED_PRIMARIES and code[1] in _CODED_GAMMAS):

@@ -7,7 +7,7 @@ says in `notices` what it had to change. `save` writes them again.
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final, get_args
@@ -17,6 +17,7 @@ from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from diveqcodec.errors import ImageError, said
 from diveqcodec.image import ends, png, tiff
+from diveqcodec.image.colour import Colours
 from diveqcodec.image.kinds import HEAD_BYTES, sniff
 from diveqcodec.image.mend import mend
 from diveqcodec.image.metadata import (
@@ -24,6 +25,7 @@ from diveqcodec.image.metadata import (
     UNREADABLE_EXIF,
     Format,
     Metadata,
+    exif_of_srgb,
     read_metadata,
     save_options,
     stored_icc,
@@ -60,6 +62,8 @@ def load(
     name = name or str(source if isinstance(source, str | Path | Remote) else "<stream>")
     try:
         file = _file(source)
+    except ValueError as error:
+        raise ImageError(f"{name!r}: is no name of a file ({said(error)})") from error
     except OSError as error:
         text = error.strerror or str(error)
         reason = "no such file" if isinstance(error, FileNotFoundError) else text
@@ -79,6 +83,16 @@ def _file(source: str | Path | Remote | BinaryIO) -> BinaryIO:
     if isinstance(source, Remote):
         return BytesIO(source.read_bytes())  # a store takes as long for every single read
     return open(source, "rb") if isinstance(source, str | Path) else source
+
+
+def load_written(file: BinaryIO, name: str, colours: Colours) -> Picture:
+    """As `load` of a file that Pillow wrote of an image, whose colours are known from elsewhere.
+
+    Raises:
+        ImageError: as `load`.
+    """
+    with _pillow_limits():
+        return _load(file, _Asked(name, MAX_PIXELS, False, colours))
 
 
 def save(
@@ -157,6 +171,7 @@ class _Asked:
     name: str
     max_pixels: int
     is_strict: bool
+    colours: Colours | None = None  # None: those that the file tells of
 
 
 def _load(file: BinaryIO, asked: _Asked) -> Picture:
@@ -215,7 +230,7 @@ def _opened(file: BinaryIO, asked: _Asked, notices: list[str], count: int | None
                 if asked.is_strict:
                     raise ImageError(f"{asked.name}: {ends.CUT}")
                 notices.append(ends.CUT)
-            return _decode(image, asked.name, notices)
+            return _decode(image, asked, notices)
     return _opened(file, asked, notices, 1)  # anew, for Pillow is lost among its frames
 
 
@@ -250,11 +265,13 @@ def _why(file: BinaryIO, head: bytes, failure: Exception) -> str:
     return f"a {kind.name} file that cannot be read"
 
 
-def _decode(image: Image.Image, name: str, notices: list[str]) -> Picture:
+def _decode(image: Image.Image, asked: _Asked, notices: list[str]) -> Picture:
     """The picture of a file that was opened; what else there is to say is added to `notices`."""
     samples = samples_of(image)
+    if asked.colours is not None:
+        samples = replace(samples, colours=asked.colours)
     if samples.doubt is not None:
-        raise ImageError(f"{name}: {samples.doubt}")
+        raise ImageError(f"{asked.name}: {samples.doubt}")
     image.load()
     samples.settle(image)
     metadata = read_metadata(image, notices)
@@ -266,12 +283,16 @@ def _decode(image: Image.Image, name: str, notices: list[str]) -> Picture:
         exif = None
         if UNREADABLE_EXIF not in notices:
             notices.append(UNREADABLE_EXIF)
-    icc = metadata.icc if samples.encoding is None else None  # PNG's cICP wins over a profile
-    pixels, alpha = to_pixels(image, samples, icc, name, notices)
+    icc = (
+        metadata.icc if samples.colours.encoding is None else None
+    )  # PNG's cICP wins over a profile
+    pixels, alpha = to_pixels(image, samples, icc, asked.name, notices)
     if icc is not None:
         icc = stored_icc(icc, image.mode, pixels.shape[2], notices)
     if alpha is not None and alpha.min() == 255:
         alpha = None
+    if icc is None:
+        exif = exif_of_srgb(exif)
     return Picture(pixels, alpha, icc, exif, metadata.xmp, tuple(notices))
 
 

@@ -177,6 +177,30 @@ def _without_orientation(exif: bytes) -> bytes | None:
     return exif[: first.start] + directory.ljust(size, b"\0") + exif[first.end + 4 :]
 
 
+def exif_of_srgb(exif: bytes | None) -> bytes | None:
+    """EXIF of pixels that are sRGB: where it says Adobe RGB it says sRGB instead, in place.
+
+    As DCF 2.0 has it: interoperability index R03 becomes R98, and the colour space 1. Nothing
+    moves, and a block that cannot be followed stays as it is.
+    """
+    if exif is None:
+        return None
+    try:
+        details = _Directory(exif).below(exif, ExifTags.Base.ExifOffset)
+        rules = details.below(exif, ExifTags.IFD.Interop)
+        index = rules.where(ExifTags.Interop.InteropIndex)
+        if exif[index + 8 : index + 11] != b"R03":
+            return exif
+        block = bytearray(exif)
+        block[index + 8 : index + 11] = b"R98"
+        if ExifTags.Base.ColorSpace in map(details.tag, details.entries):
+            at = details.where(ExifTags.Base.ColorSpace) + 8
+            struct.pack_into(details.order + "H", block, at, 1)
+    except (ValueError, struct.error):
+        return exif
+    return bytes(block)
+
+
 def _tags(exif: bytes) -> set[int]:
     """The tags of the first directory."""
     first = _Directory(exif)
@@ -184,14 +208,18 @@ def _tags(exif: bytes) -> set[int]:
 
 
 class _Directory:
-    """The first directory of a TIFF block. Raises ValueError or struct.error if there is none."""
+    """A directory of a TIFF block, the first by default.
 
-    def __init__(self, exif: bytes) -> None:
+    Raises ValueError or struct.error if there is none.
+    """
+
+    def __init__(self, exif: bytes, start: int | None = None) -> None:
         order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
         if order is None:
             raise ValueError("no TIFF header")
         self.order = order
-        (self.start,) = struct.unpack_from(order + "I", exif, 4)
+        self.start: int
+        (self.start,) = (start,) if start is not None else struct.unpack_from(order + "I", exif, 4)
         (count,) = struct.unpack_from(order + "H", exif, self.start)
         self.end = self.start + 2 + 12 * count
         if self.end + 4 > len(exif):
@@ -203,6 +231,15 @@ class _Directory:
         """The tag of an entry."""
         tag: int = struct.unpack_from(self.order + "H", entry)[0]
         return tag
+
+    def where(self, tag: int) -> int:
+        """Where in the block the entry of a tag begins; ValueError if there is none."""
+        return self.start + 2 + 12 * [self.tag(entry) for entry in self.entries].index(tag)
+
+    def below(self, exif: bytes, tag: int) -> "_Directory":
+        """The directory that a tag points to; ValueError if there is none."""
+        (start,) = struct.unpack_from(self.order + "I", exif, self.where(tag) + 8)
+        return _Directory(exif, start)
 
 
 def _with_resolution(exif: bytes | None, dpi: tuple[float, float]) -> bytes:

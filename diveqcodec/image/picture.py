@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from diveqcodec.errors import ConfigError
 from diveqcodec.image.metadata import grey_as_srgb
 
 Pixels = NDArray[np.uint8]
@@ -31,6 +32,31 @@ class Picture:
     exif: bytes | None = None
     xmp: bytes | None = None
     notices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse planes that are no picture.
+
+        Raises:
+            ConfigError: types or shapes are not those above, or there is no pixel.
+        """
+        pixels, alpha = self.pixels, self.alpha
+        if not (_is_plane(pixels, 3) and pixels.shape[2] in (1, 3)):
+            raise ConfigError(f"pixels {_told(pixels)}: must be uint8 [H, W, 1 or 3]")
+        if alpha is not None and not (_is_plane(alpha, 2) and alpha.shape == pixels.shape[:2]):
+            size = list(pixels.shape[:2])
+            raise ConfigError(f"alpha {_told(alpha)}: must be uint8 {size}, as the pixels are")
+
+
+def _is_plane(values: object, ndim: int) -> bool:
+    if not isinstance(values, np.ndarray):
+        return False
+    return values.dtype == np.uint8 and values.ndim == ndim and 0 not in values.shape
+
+
+def _told(values: object) -> str:
+    if isinstance(values, np.ndarray):
+        return f"{values.dtype} {list(values.shape)}"
+    return type(values).__name__
 
 
 def flatten(picture: Picture, background: tuple[int, int, int]) -> Picture:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from diveqcodec.image import grey, jpeg2000
-from diveqcodec.image.colour import Encoding, encoding_of, unknown_code
+from diveqcodec.image.colour import Colours, colours_of
 from diveqcodec.image.picture import Pixels
 
 _CONVERTED: Final = 1 << 22  # pixels at once
@@ -27,8 +27,7 @@ class Samples:
         is_grey: There is one colour channel, whatever the mode says.
         bits: Of a colour that Pillow cuts to 8 without a word, else 8.
         scale: Of deep grey, else None.
-        encoding: Of colours that are not those of sRGB, else None.
-        notice: Of colours that are taken for sRGB although they are not.
+        colours: What the file says of them, a profile aside.
         opacity: By a transparent colour that 8 bits would take others for, else None.
         repair: Of an image whose white Pillow takes for black, else None.
         doubt: What is wrong with it where that cannot be repaired, and what to do; else None.
@@ -37,8 +36,7 @@ class Samples:
     is_grey: bool
     bits: int = 8
     scale: grey.ValueScale | None = None
-    encoding: Encoding | None = None
-    notice: str | None = None
+    colours: Colours = Colours()
     opacity: Image.Image | None = None
     repair: jpeg2000.Repair | None = None
     doubt: str | None = None
@@ -60,7 +58,7 @@ def samples_of(image: Image.Image) -> Samples:
     raw_mode = _raw_mode(image)
     is_grey = image.mode in ("1", "L", "LA", "La") or raw_mode.startswith("LA;")
     _mend_transparency(image, raw_mode)
-    found = Samples(is_grey, encoding=encoding_of(image), notice=unknown_code(image))
+    found = Samples(is_grey, colours=colours_of(image))
     if image.format == "JPEG2000":
         found = _of_jpeg2000(image, found)
     else:
@@ -100,11 +98,11 @@ def to_pixels(
     Raises:
         ImageError: Deep grey whose white cannot be told.
     """
-    encoding = samples.encoding
+    encoding, notice = samples.colours.encoding, samples.colours.notice
     if encoding is not None:
         notices.append(encoding.notice)
-    if samples.notice is not None:
-        notices.append(samples.notice)
+    if notice is not None:
+        notices.append(notice)
     if samples.scale is not None:
         values = np.asarray(image)
         ends = grey.range_of(values, samples.scale, name, notices)

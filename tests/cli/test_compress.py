@@ -318,7 +318,7 @@ def test_no_gpu_is_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:
     draw(Path("a.png"))
     result = diveq("compress", "a.png", "--device", "cuda")
     assert result.exit_code == 2
-    assert errors(result) == ["Error: --device cuda: no CUDA device is available; use --device cpu"]
+    assert errors(result) == ["Error: --device cuda: no CUDA device is available; use cpu"]
     assert diveq("compress", "a.png", "--device", "tpu").exit_code == 2
 
 

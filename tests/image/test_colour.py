@@ -2,19 +2,25 @@
 
 import struct
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from diveqcodec.image import Picture, load
+from diveqcodec.api import from_pillow
+from diveqcodec.image import Picture, load, save
 from diveqcodec.image.colour import Encoding, Floats
+from diveqcodec.image.metadata import exif_of_srgb
 from tests.support.pngs import chunk
 from tests.support.profiles import ADOBE_RGB
+from tests.support.profiles import SRGB as SRGB_PROFILE
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (9, 11, 3), dtype=np.uint8)
 SRGB = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+DEEP = np.arange(0, 65536, 257 * 3, dtype=np.uint16)[None]
 P3 = (31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)
 
 
@@ -153,3 +159,79 @@ def test_adobe_rgb_that_only_exif_states(index: str) -> None:
     assert through is not None
     wanted = np.asarray(through)[0, 0].astype(int)
     assert np.abs(picture.pixels[8, 8] - wanted).max() <= 3  # JPEG's own error among it
+
+
+def adobe_jpeg(order: str, icc: bytes | None = None) -> bytes:
+    exif = Image.Exif()
+    exif.endian = order
+    exif[0x13B] = "A. Painter"
+    exif.get_ifd(0x8769)[0xA001] = 65535
+    exif.get_ifd(0x8769)[0xA005] = {1: "R03"}
+    stream = BytesIO()
+    flat = Image.new("RGB", (16, 16), (60, 200, 120))
+    flat.save(stream, "JPEG", exif=exif, quality=100, subsampling=0, icc_profile=icc)
+    return stream.getvalue()
+
+
+def stated(exif: bytes | None) -> tuple[str, int, str]:
+    """Interoperability, colour space and artist of a block."""
+    block = Image.Exif()
+    block.load(exif or b"")
+    details = block.get_ifd(0x8769)
+    return block.get_ifd(0xA005)[1], details[0xA001], block[0x13B]
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_exif_says_srgb_where_pixels_have_become_srgb(order: str) -> None:
+    data = adobe_jpeg(order)
+    picture = load(BytesIO(data))
+    assert stated(picture.exif) == ("R98", 1, "A. Painter")
+    stream = BytesIO()
+    save(picture, stream, "jpeg")
+    again = load(BytesIO(stream.getvalue()))  # another conversion would move colours further
+    assert again.notices == ()
+    assert np.abs(again.pixels.astype(int) - picture.pixels).max() <= 2
+    with Image.open(BytesIO(data)) as opened:
+        assert stated(from_pillow(opened).exif) == ("R98", 1, "A. Painter")
+
+
+def test_exif_agrees_with_the_profile() -> None:
+    kept = load(BytesIO(adobe_jpeg("<", ADOBE_RGB)))
+    assert kept.icc == ADOBE_RGB
+    assert stated(kept.exif) == ("R03", 65535, "A. Painter")
+    dropped = load(BytesIO(adobe_jpeg("<", SRGB_PROFILE)))  # pixels are sRGB, by the profile
+    assert dropped.icc is None
+    assert dropped.notices == ()
+    assert stated(dropped.exif) == ("R98", 1, "A. Painter")
+
+
+def test_exif_that_cannot_be_followed_stays() -> None:
+    exif = adobe_jpeg("<")
+    exif = exif[exif.index(b"II*\0") :]
+    for cut in (b"", b"II*\0", exif[:60], exif[: exif.index(b"R03")], b"nothing"):
+        assert exif_of_srgb(cut) == cut
+    assert exif_of_srgb(None) is None
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        (gamma(1.0),),
+        (chunk(b"cICP", b"\x0c\x0d\0\1"),),
+        (gamma(0.3), chunk(b"cHRM", struct.pack(">8I", *P3))),
+    ],
+)
+@pytest.mark.parametrize("values", [COLOUR, COLOUR[..., 0], DEEP], ids=["colour", "grey", "deep"])
+def test_images_of_pillows_have_the_colours_of_their_files(
+    values: NDArray[Any], extra: tuple[bytes, ...]
+) -> None:
+    stream = BytesIO()
+    Image.fromarray(values).save(stream, "PNG")
+    data = stream.getvalue()
+    data = data[:33] + b"".join(extra) + data[33:]
+    wanted = load(BytesIO(data))
+    with Image.open(BytesIO(data)) as opened:
+        picture = from_pillow(opened)
+    np.testing.assert_array_equal(picture.pixels, wanted.pixels)
+    assert picture.notices[-1:] == wanted.notices[-1:] != ()
+    assert "colours converted" in " ".join(picture.notices)

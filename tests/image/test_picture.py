@@ -1,7 +1,9 @@
-"""A picture on a background."""
+"""A picture: what can be none, and on a background."""
 
 import numpy as np
+import pytest
 
+from diveqcodec.errors import ConfigError
 from diveqcodec.image import Picture, flatten
 from tests.support.pictures import GREY
 
@@ -34,3 +36,23 @@ def test_rows_are_mixed_some_at_a_time():
     mixed = flatten(Picture(pixels, alpha), colour).pixels
     assert np.abs(mixed - expected).max() <= 1
     assert (mixed != expected).mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("pixels", "alpha"),
+    [
+        (GREY[..., 0], None),
+        (np.zeros((4, 5, 4), np.uint8), None),
+        (np.zeros((0, 5, 3), np.uint8), None),
+        (np.zeros((4, 5, 3), np.uint16), None),
+        (np.zeros((4, 5, 3)), None),
+        ([[[0, 0, 0]]], None),
+        (np.zeros((4, 5, 3), np.uint8), np.zeros((5, 4), np.uint8)),
+        (np.zeros((4, 5, 3), np.uint8), np.zeros((4, 5, 1), np.uint8)),
+        (np.zeros((4, 5, 3), np.uint8), np.ones((4, 5), np.bool_)),
+    ],
+)
+def test_planes_that_are_no_picture_are_refused(pixels, alpha):
+    wrong = "alpha" if alpha is not None else "pixels"
+    with pytest.raises(ConfigError, match=f"^{wrong} .*must be uint8 .*$"):
+        Picture(pixels, alpha)
