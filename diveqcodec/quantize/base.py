@@ -15,7 +15,14 @@ from torch.nn import functional
 
 from diveqcodec.errors import ConfigError, ModelError, TrainingError
 from diveqcodec.quantize.processes import from_first_process
-from diveqcodec.quantize.step import Noise, as_float, check_noise, diveq_step, nearest
+from diveqcodec.quantize.step import (
+    Noise,
+    as_float,
+    check_noise,
+    diveq_step,
+    nearest,
+    reaching,
+)
 
 # What a quantizer in warm-up returns as index: the latent went through unquantized.
 NOT_QUANTIZED = -1
@@ -84,7 +91,8 @@ class Quantizer(nn.Module, ABC):
         if self.is_warming_up:
             self.observe(z)
             shape = z.shape[:-1] + self.index_shape
-            return Quantised(z, torch.full(shape, NOT_QUANTIZED, device=z.device), nothing)
+            indices = torch.full(shape, NOT_QUANTIZED, device=z.device)
+            return Quantised(reaching(z, self.parameters()), indices, nothing)
         return self._train_step(z, z, generator)
 
     def encode(self, z: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ the gradient is split between the two, it is not copied.
 """
 
 import math
+from collections.abc import Iterable
 from typing import Any, Literal, get_args
 
 import torch
@@ -118,6 +119,16 @@ def with_value(surrogate: Tensor, value: Tensor) -> Tensor:
     return result
 
 
+def reaching(value: Tensor, parameters: Iterable[Tensor]) -> Tensor:
+    """`value` and its gradient, on a graph that reaches `parameters` too, with nothing for them.
+
+    DistributedDataParallel waits for every parameter that is trained. In one process their
+    gradients stay None: Adam would count steps of zeros, and decay weights in them.
+    """
+    result: Tensor = _Reaching.apply(value, *parameters)  # type: ignore[no-untyped-call]
+    return result
+
+
 def nearest(z: Tensor, codebook: Tensor) -> Tensor:
     """Index of the codeword nearest to each latent; no gradient.
 
@@ -165,6 +176,17 @@ class _WithValue(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return gradients[0], None
+
+
+class _Reaching(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.count = len(parameters)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return gradients[0], *[None] * ctx.count
 
 
 def as_float(*tensors: Tensor) -> list[Tensor]:

@@ -1,12 +1,9 @@
 """What every quantizer promises, in every form: one interface, and one answer to bad input."""
 
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, distributed, multiprocessing, nn
 
 from diveqcodec.errors import ConfigError, DiveqError, ModelError, TrainingError
 from diveqcodec.quantize import (
@@ -303,73 +300,6 @@ def test_gumbel_reaches_codewords_that_nobody_chose() -> None:
     assert quantizer.unit.grad is not None
     assert 2 not in indices
     assert quantizer.unit.grad[2].abs().item() > 1e-6
-
-
-# Several processes.
-
-
-def train_one_of_two(rank: int, folder: str) -> None:
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
-    )
-    torch.set_num_threads(1)
-    finished = {}
-    names = [*PLAIN, "product:ema", "residual:diveq", "residual:ste", "projected:fsq", "warm"]
-    for name in names:
-        if name == "warm":
-            torch.manual_seed(0)
-            quantizer: Any = SFDiVeQ(8, 4, warmup=2)
-        else:
-            quantizer = made(name)
-            quantizer.initialise(latents(seed=rank + 1), seeded(rank))
-        encoder = nn.Linear(4, 4)
-        with torch.no_grad():
-            encoder.weight.copy_(torch.eye(4))
-        parameters = [*encoder.parameters(), *quantizer.parameters()]
-        optimizer = torch.optim.Adam(parameters, lr=0.01)
-        g = seeded(rank)
-        for step in range(4):
-            x = latents(60, seed=10 + 2 * step + rank)
-            value, indices, loss = quantizer(encoder(x), g)
-            optimizer.zero_grad()
-            ((value - x).square().mean() + loss).backward()
-            for parameter in parameters:  # what DistributedDataParallel does
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                distributed.all_reduce(parameter.grad)
-                parameter.grad /= 2
-            optimizer.step()
-            if name in ("diveq", "nsvq") and step == 1:
-                counts = torch.bincount(indices.flatten(), minlength=8)
-                counts[rank] = counts[2 + rank] = 0  # each thinks that other codewords are dead
-                replace_unused(quantizer.unit, counts, optimizer=optimizer, generator=g)
-        finished[name] = quantizer.state_dict()
-    torch.save(finished, f"{folder}/{rank}.pt")
-    distributed.barrier()
-    os._exit(0)  # gloo now and then aborts while a group is torn down on a busy machine
-
-
-@pytest.mark.skipif(not distributed.is_gloo_available(), reason="torch was built without gloo")
-def test_two_processes_end_with_equal_codebooks(tmp_path: Path) -> None:
-    multiprocessing.spawn(  # type: ignore[attr-defined]
-        train_one_of_two, args=(str(tmp_path),), nprocs=2
-    )
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
-    own = {"seen", "recent", "filled"}  # a warm-up's latents are each process's own
-    for name, state in first.items():
-        for key, tensor in state.items():
-            if key not in own:
-                assert tensor.equal(second[name][key]), f"{name}: {key}"
-    # The moving average ran over both processes' latents.
-    alone = made("ema")
-    alone.initialise(latents(seed=1), seeded(0))
-    start: Tensor = alone.state_dict()["unit"].clone()
-    assert not first["ema"]["unit"].equal(start)
-    total = first["ema"]["counts"].sum().item()
-    expected = 8.0
-    for _ in range(4):
-        expected = 0.99 * expected + 0.01 * 120
-    assert total == pytest.approx(expected, rel=1e-5)
 
 
 # SF-DiVeQ's index is of finite rate.
