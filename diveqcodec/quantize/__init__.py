@@ -13,15 +13,13 @@ from diveqcodec.quantize.base import (
     Quantised,
     Quantizer,
     Stepping,
-    index_counts,
-    perplexity,
-    usage,
 )
 from diveqcodec.quantize.compose import Product, Residual
 from diveqcodec.quantize.diveq import DiVeQ
 from diveqcodec.quantize.ema import EMA
 from diveqcodec.quantize.fsq import FSQ
 from diveqcodec.quantize.gumbel import GumbelSoftmax
+from diveqcodec.quantize.indices import index_counts, perplexity, usage
 from diveqcodec.quantize.lfq import BSQ, LFQ
 from diveqcodec.quantize.nsvq import NSVQ
 from diveqcodec.quantize.projected import Projected

@@ -1,7 +1,7 @@
 """What every quantizer has in common: one interface, training by a rule, evaluation by look-up.
 
-Holds the abstract quantizer, the one that owns a codebook, the settings of DiVeQ's step, and the
-statistics of indices. It knows nothing of the rules themselves, of rates, or of images.
+Holds the abstract quantizer, the one that owns a codebook, and the settings of DiVeQ's step. It
+knows nothing of the rules themselves, of rates, or of images.
 """
 
 import math
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diveqcodec.errors import ConfigError, ModelError, TrainingError
+from diveqcodec.quantize.indices import NOT_QUANTIZED, check_indices
 from diveqcodec.quantize.processes import from_first_process
 from diveqcodec.quantize.step import (
     Noise,
@@ -23,9 +24,6 @@ from diveqcodec.quantize.step import (
     nearest,
     reaching,
 )
-
-# What a quantizer in warm-up returns as index: the latent went through unquantized.
-NOT_QUANTIZED = -1
 
 # Noise of the modules' step unless told otherwise. The authors' is about as small. Noise that lives
 # in the gradient alone hands the encoder what pushes latents away from their codewords, and at 1,
@@ -87,7 +85,7 @@ class Quantizer(nn.Module, ABC):
         nothing = z.new_zeros(())
         if not self.training:
             indices = self._encode(z.detach())
-            return Quantised(self.lookup(indices), indices, nothing)
+            return Quantised(self._lookup(indices), indices, nothing)
         if self.is_warming_up:
             self.observe(z)
             shape = z.shape[:-1] + self.index_shape
@@ -123,9 +121,19 @@ class Quantizer(nn.Module, ABC):
     def observe(self, z: Tensor) -> None:  # noqa: B027 - most quantizers have no warm-up
         """One forward of the warm-up: collects latents `[..., dim]`, quantizes nothing."""
 
-    @abstractmethod
     def lookup(self, indices: Tensor) -> Tensor:
-        """The points `[..., dim]` that indices stand for: the inverse of `encode`."""
+        """The points `[..., dim]` that indices stand for: the inverse of `encode`.
+
+        Raises:
+            ConfigError: an index out of its range (as is -1, a warm-up's), or not one for each
+                codebook.
+        """
+        if self.index_shape and indices.shape[-1:] != self.index_shape:
+            raise ConfigError(
+                f"indices {list(indices.shape)}: the quantizer takes [..., {len(self.sizes)}]"
+            )
+        check_indices(indices, self.sizes)
+        return self._lookup(indices.long())
 
     def select(self, z: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """The training point of each latent, with its gradient to the codebook, and the index.
@@ -133,7 +141,7 @@ class Quantizer(nn.Module, ABC):
         This one draws nothing: it takes the point that evaluation would take.
         """
         indices = self.encode(z)
-        return self.lookup(indices), indices
+        return self._lookup(indices), indices
 
     @abstractmethod
     def initialise(self, latents: Tensor, generator: torch.Generator | None = None) -> None:
@@ -173,6 +181,10 @@ class Quantizer(nn.Module, ABC):
     @abstractmethod
     def _encode(self, z: Tensor) -> Tensor:
         """`encode` of latents that were checked."""
+
+    @abstractmethod
+    def _lookup(self, indices: Tensor) -> Tensor:
+        """`lookup` of indices that are known to be in range."""
 
     @abstractmethod
     def _train_step(
@@ -322,8 +334,7 @@ class CodebookQuantizer(Quantizer):
         chosen = torch.randperm(len(latents), generator=generator, device=device)[: self.size]
         self.set_codebook(latents[chosen.to(latents.device)], latents.square().mean().sqrt())
 
-    def lookup(self, indices: Tensor) -> Tensor:
-        """The points `[..., D]` of indices `[...]`: the inverse of `encode`."""
+    def _lookup(self, indices: Tensor) -> Tensor:
         return functional.embedding(indices, self.table)
 
     def _encode(self, z: Tensor) -> Tensor:
@@ -359,27 +370,3 @@ def check_weights(**weights: float) -> None:
     for name, weight in weights.items():
         if not (weight >= 0 and math.isfinite(weight)):
             raise ConfigError(f"{name} {weight}: use a finite number, 0 or more")
-
-
-def index_counts(indices: Tensor, size: int) -> Tensor:
-    """How often each of `size` codewords occurs; -1 (not quantized) is left out. int64 `[size]`."""
-    flat = indices.detach().flatten()
-    return torch.bincount(flat[flat != NOT_QUANTIZED], minlength=size)
-
-
-def usage(indices: Tensor, size: int) -> float:
-    """Share of the `size` codewords that occur at all, in [0, 1]."""
-    return (index_counts(indices, size) > 0).sum().item() / size
-
-
-def perplexity(indices: Tensor, size: int) -> float:
-    """2 to the entropy of the indices, in [1, size]; 0 if there are none.
-
-    >>> perplexity(torch.tensor([0, 0, 3, 3]), 4)
-    2.0
-    """
-    counts = index_counts(indices, size).double()
-    if not counts.sum() > 0:
-        return 0.0
-    p = counts[counts > 0] / counts.sum()
-    return math.exp2(-(p * p.log2()).sum().item())

@@ -79,10 +79,6 @@ class _Composed(Stepping):
 
     def _split_indices(self, indices: Tensor) -> list[Tensor]:
         """Each part's indices, in the shape that the part itself uses."""
-        if indices.shape[-1] != len(self.sizes):
-            raise ConfigError(
-                f"indices {list(indices.shape)}: the quantizer takes [..., {len(self.sizes)}]"
-            )
         pieces = indices.split([len(part.sizes) for part in self.parts], dim=-1)
         return [
             piece if part.index_shape else piece.squeeze(-1)
@@ -134,10 +130,9 @@ class Product(_Composed):
         pieces = zip(self.parts, self._split(z), strict=True)
         return self._join_indices([part.encode(piece) for part, piece in pieces])
 
-    def lookup(self, indices: Tensor) -> Tensor:
-        """The points of indices `[..., n]`, side by side: the inverse of `encode`."""
+    def _lookup(self, indices: Tensor) -> Tensor:
         pieces = zip(self.parts, self._split_indices(indices), strict=True)
-        return torch.cat([part.lookup(piece) for part, piece in pieces], dim=-1)
+        return torch.cat([part._lookup(piece) for part, piece in pieces], dim=-1)
 
     def observe(self, z: Tensor) -> None:
         """Every part that warms up sees its own channels."""
@@ -214,13 +209,12 @@ class Residual(_Composed):
             rest, pieces = z, []
             for layer in self.parts:
                 pieces.append(layer.encode(rest))
-                rest = rest - layer.lookup(pieces[-1])
+                rest = rest - layer._lookup(pieces[-1])
             return self._join_indices(pieces)
 
-    def lookup(self, indices: Tensor) -> Tensor:
-        """The sums of the points of indices `[..., n]`: the inverse of `encode`."""
+    def _lookup(self, indices: Tensor) -> Tensor:
         pieces = zip(self.parts, self._split_indices(indices), strict=True)
-        return list(accumulate(layer.lookup(piece) for layer, piece in pieces))[-1]
+        return list(accumulate(layer._lookup(piece) for layer, piece in pieces))[-1]
 
     def observe(self, z: Tensor) -> None:
         """The first layer that still warms up sees what the finished ones before it leave."""
@@ -230,7 +224,7 @@ class Residual(_Composed):
                 if layer.is_warming_up:
                     layer.observe(rest)
                     return
-                rest = rest - layer.lookup(layer.encode(rest))
+                rest = rest - layer._lookup(layer.encode(rest))
 
     def select(self, z: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """The sum of the layers' training points, with gradient to every layer."""
@@ -267,4 +261,4 @@ class Residual(_Composed):
             rest = self._checked(latents)
             for layer in self.parts:
                 layer.initialise(rest, generator)
-                rest = rest - layer.lookup(layer.encode(rest))
+                rest = rest - layer._lookup(layer.encode(rest))

@@ -54,11 +54,6 @@ class FSQ(Quantizer):
         self.register_buffer("levels", torch.tensor(levels))
         self.register_buffer("scale", torch.ones(len(levels)))
 
-    def lookup(self, indices: Tensor) -> Tensor:
-        """The points `[..., D]` of indices `[...]`: the inverse of `encode`."""
-        digits = indices[..., None] // self._basis % self.levels
-        return self._points(digits - self.levels // 2)
-
     def initialise(self, latents: Tensor, generator: torch.Generator | None = None) -> None:
         """Sets the scale of every dimension to its standard deviation in `latents` `[N, D]`.
 
@@ -79,6 +74,10 @@ class FSQ(Quantizer):
     def _encode(self, z: Tensor) -> Tensor:
         digits = self._bounded(z).round().long() + self.levels // 2
         return (digits * self._basis).sum(-1)
+
+    def _lookup(self, indices: Tensor) -> Tensor:
+        digits = indices[..., None] // self._basis % self.levels
+        return self._points(digits - self.levels // 2)
 
     def _train_step(
         self, z: Tensor, taught: Tensor, generator: torch.Generator | None

@@ -76,10 +76,6 @@ class LFQ(Quantizer):
 
     shifts: Tensor
 
-    def lookup(self, indices: Tensor) -> Tensor:
-        """The points `[..., D]` of indices `[...]`: the inverse of `encode`."""
-        return self.scale.float() * self._corners(indices[..., None] >> self.shifts & 1)
-
     def initialise(self, latents: Tensor, generator: torch.Generator | None = None) -> None:
         """Sets the scale to the one of least squared error on `latents` `[N, D]`.
 
@@ -112,12 +108,15 @@ class LFQ(Quantizer):
     def _encode(self, z: Tensor) -> Tensor:
         return ((z > 0).long() << self.shifts).sum(-1)
 
+    def _lookup(self, indices: Tensor) -> Tensor:
+        return self.scale.float() * self._corners(indices[..., None] >> self.shifts & 1)
+
     def _train_step(
         self, z: Tensor, taught: Tensor, generator: torch.Generator | None
     ) -> Quantised:
         indices = self._encode(z.detach())
         corners = self._corners((z.detach() > 0).to(z))
-        value = with_value(self.scale.to(z) * self._normal(z), self.lookup(indices).to(z))
+        value = with_value(self.scale.to(z) * self._normal(z), self._lookup(indices).to(z))
         normal = self._normal(taught)
         loss = self.commitment * mean_square(normal, corners)
         if self.entropy_weight and normal.numel():

@@ -51,10 +51,6 @@ class Projected(Quantizer):
         """The inner quantizer collects projected latents."""
         self.inner.observe(_affine(self.into, z))
 
-    def lookup(self, indices: Tensor) -> Tensor:
-        """The points `[..., D]` that indices stand for: the inverse of `encode`."""
-        return _affine(self.out, self.inner.lookup(indices))
-
     def initialise(self, latents: Tensor, generator: torch.Generator | None = None) -> None:
         """Into: the leading principal components at unit variance. Out: least squares.
 
@@ -83,7 +79,7 @@ class Projected(Quantizer):
             self.into.weight.copy_(rows)
             self.into.bias.copy_(-rows @ mean)
             self.inner.initialise(_affine(self.into, latents), generator)
-            points = self.inner.lookup(self.inner.encode(_affine(self.into, latents)))
+            points = self.inner._lookup(self.inner.encode(_affine(self.into, latents)))
             inputs = functional.pad(points, (0, 1), value=1.0)
             # Normal equations with a little on the diagonal: a dimension may be constant.
             gram = inputs.t() @ inputs / len(inputs)
@@ -95,6 +91,9 @@ class Projected(Quantizer):
 
     def _encode(self, z: Tensor) -> Tensor:
         return self.inner.encode(_affine(self.into, z))
+
+    def _lookup(self, indices: Tensor) -> Tensor:
+        return _affine(self.out, self.inner._lookup(indices))
 
     def _train_step(
         self, z: Tensor, taught: Tensor, generator: torch.Generator | None

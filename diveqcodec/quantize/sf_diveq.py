@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from diveqcodec.errors import ConfigError, TrainingError
 from diveqcodec.quantize.base import RHO, CodebookQuantizer, Quantised, Stepping
+from diveqcodec.quantize.indices import check_indices
 from diveqcodec.quantize.step import (
     Noise,
     as_float,
@@ -261,6 +262,10 @@ def split_index(indices: Tensor, size: int, steps: int) -> tuple[Tensor, Tensor]
 
     Returns:
         segment (int64) and tau (float32), both of the shape of `indices`.
+
+    Raises:
+        ConfigError: an index out of range.
     """
+    check_indices(indices, ((size - 1) * steps + 1,))
     segment = (indices // steps).clamp(max=size - 2)
     return segment, (indices - segment * steps).float() / steps

@@ -15,7 +15,6 @@ from diveqcodec.quantize import (
     diveq_step,
     nearest,
     perplexity,
-    usage,
     with_value,
 )
 from diveqcodec.quantize.base import RHO
@@ -251,14 +250,6 @@ def test_codebook_is_stored_at_unit_scale() -> None:
     assert other.codebook.equal(quantizer.codebook)
     with pytest.raises(TrainingError, match="31 latents for 32"):
         quantizer.initialise(latents[:31])
-
-
-def test_statistics_of_indices() -> None:
-    indices = torch.tensor([[0, 0], [3, 3], [-1, -1]])  # -1: not quantized
-    assert usage(indices, 4) == 0.5
-    assert perplexity(indices, 4) == pytest.approx(2.0)
-    assert perplexity(torch.arange(7), 9) == pytest.approx(7.0)
-    assert perplexity(torch.full((3,), -1), 4) == 0.0
 
 
 def test_wrong_dimension_is_named() -> None:
