@@ -50,7 +50,9 @@ class Quantizer(nn.Module, ABC):
     In training mode `forward` follows the rule of the method. In evaluation mode it is
     `lookup(encode(z))` and nothing else: nothing is drawn, so that what is measured is what a
     decoder that has only the indices would see. All arithmetic is float32 (float64 if an input
-    is), also on latents of 16 bits and under autocast.
+    is), also on latents of 16 bits and under autocast; values and points then get the dtype that a
+    sum of latents and weights would have: 16 bits in a model that is `half()`, float32 under
+    autocast. A loss is float32 at least.
 
     Args:
         dim: D, dimensions of a latent.
@@ -75,23 +77,27 @@ class Quantizer(nn.Module, ABC):
             generator: source of all randomness in training; unused in evaluation.
 
         Returns:
-            value, indices and loss; the indices are -1 where a warm-up let the latent through.
+            value, indices and loss; the indices are -1 where a warm-up let the latent through. Of
+            latents of 16 bits the value is float32 unless the weights have 16 bits too.
 
         Raises:
             ConfigError: the last dimension of z is not `dim`, or z is complex.
             TrainingError: z holds NaN or infinity.
         """
+        dtype = torch.promote_types(z.dtype, self.dtype)
         z = self._checked(z)
         nothing = z.new_zeros(())
         if not self.training:
             indices = self._encode(z.detach())
-            return Quantised(self._lookup(indices), indices, nothing)
+            point = self._lookup(indices).to(self.dtype)
+            return Quantised(point.to(dtype), indices, nothing)
         if self.is_warming_up:
             self.observe(z)
             shape = z.shape[:-1] + self.index_shape
             indices = torch.full(shape, NOT_QUANTIZED, device=z.device)
-            return Quantised(reaching(z, self.parameters()), indices, nothing)
-        return self._train_step(z, z, generator)
+            return Quantised(reaching(z.to(dtype), self.parameters()), indices, nothing)
+        value, indices, loss = self._train_step(z, z, generator)
+        return Quantised(value.to(dtype), indices, loss)
 
     def encode(self, z: Tensor) -> Tensor:
         """The indices of the points that stand for z `[..., dim]`; deterministic, no gradient.
@@ -102,6 +108,11 @@ class Quantizer(nn.Module, ABC):
         """
         with torch.no_grad():
             return self._encode(self._checked(z))
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """That of the weights, and of the points that `lookup` gives."""
 
     @property
     def steps_jointly(self) -> bool:
@@ -122,7 +133,7 @@ class Quantizer(nn.Module, ABC):
         """One forward of the warm-up: collects latents `[..., dim]`, quantizes nothing."""
 
     def lookup(self, indices: Tensor) -> Tensor:
-        """The points `[..., dim]` that indices stand for: the inverse of `encode`.
+        """The points `[..., dim]` that indices stand for, in `dtype`: the inverse of `encode`.
 
         Raises:
             ConfigError: an index out of its range (as is -1, a warm-up's), or not one for each
@@ -133,7 +144,7 @@ class Quantizer(nn.Module, ABC):
                 f"indices {list(indices.shape)}: the quantizer takes [..., {len(self.sizes)}]"
             )
         check_indices(indices, self.sizes)
-        return self._lookup(indices.long())
+        return self._lookup(indices.long()).to(self.dtype)
 
     def select(self, z: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """The training point of each latent, with its gradient to the codebook, and the index.
@@ -184,7 +195,7 @@ class Quantizer(nn.Module, ABC):
 
     @abstractmethod
     def _lookup(self, indices: Tensor) -> Tensor:
-        """`lookup` of indices that are known to be in range."""
+        """`lookup` of indices that are known to be in range, float32 at least."""
 
     @abstractmethod
     def _train_step(
@@ -291,6 +302,11 @@ class CodebookQuantizer(Quantizer):
         self.register_buffer("scale", torch.ones(()))
 
     @property
+    def dtype(self) -> torch.dtype:
+        """That of `unit`, and of the points that `lookup` gives."""
+        return self.unit.dtype
+
+    @property
     def codebook(self) -> Tensor:
         """The codewords `[K, D]`, float32 at least, differentiable with respect to `unit`."""
         scale, unit = as_float(self.scale, self.unit)
@@ -314,7 +330,7 @@ class CodebookQuantizer(Quantizer):
                 f"codewords {list(codewords.shape)}: the codebook is {list(self.unit.shape)}"
             )
         with torch.no_grad():
-            self.scale.copy_(scale.clamp_min(torch.finfo(scale.dtype).tiny))
+            self.scale.copy_(positive(scale, self.scale.dtype))
             self.unit.copy_(codewords / self.scale)
             from_first_process(self.scale, self.unit)
 
@@ -348,6 +364,12 @@ class CodebookQuantizer(Quantizer):
                 f"{len(latents)} latents for {self.size} codewords: give more latents"
             )
         return latents
+
+
+def positive(scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """A magnitude in another dtype, in which it is to be neither 0 nor infinite."""
+    kind = torch.finfo(dtype)
+    return scale.to(dtype).clamp(kind.tiny, kind.max)
 
 
 def mean_square(a: Tensor, b: Tensor) -> Tensor:

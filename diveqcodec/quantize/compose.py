@@ -12,6 +12,7 @@ layer all of it, since the point is the sum of the layers. That is the joint ste
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from itertools import accumulate
 from typing import cast
 
@@ -48,6 +49,11 @@ class _Composed(Stepping):
     def parts(self) -> list[Quantizer]:
         """The quantizers, typed."""
         return cast(list[Quantizer], list(self.quantizers))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The widest of the parts', and that of the points that `lookup` gives."""
+        return reduce(torch.promote_types, (part.dtype for part in self.parts))
 
     @property
     def steps_jointly(self) -> bool:

@@ -3,6 +3,9 @@
 It knows nothing of rates or images.
 """
 
+from collections.abc import Callable
+from typing import Self
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -20,11 +23,12 @@ class EMA(CodebookQuantizer):
         c_k = m_k / N~_k,                     N~ = (N + eps) / (sum N + K eps) * sum N
         z_q = z + sg[c - z],                  loss = beta |z - sg[c]|^2
 
-    The codebook is no parameter; its state (`counts`, `sums`) is in the state dict, and sums run
-    over all processes of torch.distributed. The update follows the selection of a training
-    forward, so a latent is quantized with the codewords from before it. A codeword that no latent
-    selects keeps its place at first and, through eps, shrinks toward the origin once its count has
-    decayed to about eps. Source: arXiv 1711.00937, appendix A.1.
+    The codebook is no parameter; its state (`counts`, `sums`, float32 at least, also in a model
+    that is `half()`) is in the state dict, and sums run over all processes of torch.distributed.
+    The update follows the selection of a training forward, so a latent is quantized with the
+    codewords from before it. A codeword that no latent selects keeps its place at first and,
+    through eps, shrinks toward the origin once its count has decayed to about eps. Source: arXiv
+    1711.00937, appendix A.1.
 
     Args:
         size: K, number of codewords.
@@ -57,8 +61,19 @@ class EMA(CodebookQuantizer):
         self.decay = decay
         self.commitment = commitment
         self.epsilon = epsilon
-        self.register_buffer("counts", torch.ones(size))
-        self.register_buffer("sums", self.unit.clone())
+        wide = torch.promote_types(torch.float32, self.unit.dtype)
+        self.register_buffer("counts", torch.ones(size, dtype=wide))
+        self.register_buffer("sums", self.unit.to(wide, copy=True))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """As torch's, but `half()` leaves counts and sums in float32: halves end at 65504."""
+        before = self.counts, self.sums
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        device, dtype = self.sums.device, self.sums.dtype
+        wide = torch.promote_types(torch.float32, dtype)
+        if dtype != wide:
+            self.counts, self.sums = (tensor.to(device, wide) for tensor in before)
+        return self
 
     def set_codebook(self, codewords: Tensor, scale: Tensor) -> None:
         """Replaces the codewords `[K, D]`, each with the weight of one latent, in place.

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from diveqcodec.errors import ConfigError
-from diveqcodec.quantize.base import Quantised, Quantizer
+from diveqcodec.quantize.base import Quantised, Quantizer, positive
 from diveqcodec.quantize.processes import from_first_process
-from diveqcodec.quantize.step import with_value
+from diveqcodec.quantize.step import as_float, with_value
 
 # Widens the bound so that the outermost levels can be reached, as published.
 _EPSILON = 1e-3
@@ -54,6 +54,11 @@ class FSQ(Quantizer):
         self.register_buffer("levels", torch.tensor(levels))
         self.register_buffer("scale", torch.ones(len(levels)))
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of `scale`, and of the points that `lookup` gives."""
+        return self.scale.dtype
+
     def initialise(self, latents: Tensor, generator: torch.Generator | None = None) -> None:
         """Sets the scale of every dimension to its standard deviation in `latents` `[N, D]`.
 
@@ -68,7 +73,7 @@ class FSQ(Quantizer):
         latents = self._some(latents)
         spread = latents.std(0, correction=0)
         with torch.no_grad():
-            self.scale.copy_(torch.where(spread > 0, spread, 1.0))
+            self.scale.copy_(torch.where(spread > 0, positive(spread, self.dtype), 1.0))
             from_first_process(self.scale)
 
     def _encode(self, z: Tensor) -> Tensor:
@@ -102,5 +107,4 @@ class FSQ(Quantizer):
 
     def _points(self, grid: Tensor) -> Tensor:
         """Integers, or numbers between them, to latents."""
-        step = self.scale / (self.levels // 2).clamp_min(1)
-        return grid * step.float()
+        return grid * (as_float(self.scale)[0] / (self.levels // 2).clamp_min(1))

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from diveqcodec.errors import ConfigError
-from diveqcodec.quantize.base import Quantised, Quantizer, check_weights, mean_square
+from diveqcodec.quantize.base import Quantised, Quantizer, check_weights, mean_square, positive
 from diveqcodec.quantize.processes import from_first_process
-from diveqcodec.quantize.step import with_value
+from diveqcodec.quantize.step import as_float, with_value
 
 # LFQ's entropy over all 2^D codewords holds the mean choice, 2^D numbers.
 _MOST_BITS = 16
@@ -76,6 +76,11 @@ class LFQ(Quantizer):
 
     shifts: Tensor
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of `scale`, and of the points that `lookup` gives."""
+        return self.scale.dtype
+
     def initialise(self, latents: Tensor, generator: torch.Generator | None = None) -> None:
         """Sets the scale to the one of least squared error on `latents` `[N, D]`.
 
@@ -90,7 +95,7 @@ class LFQ(Quantizer):
         latents = self._some(latents)
         magnitude = latents.abs().mean() / self._corner
         with torch.no_grad():
-            self.scale.copy_(magnitude.clamp_min(torch.finfo(magnitude.dtype).tiny))
+            self.scale.copy_(positive(magnitude, self.dtype))
             from_first_process(self.scale)
 
     @property
@@ -109,7 +114,7 @@ class LFQ(Quantizer):
         return ((z > 0).long() << self.shifts).sum(-1)
 
     def _lookup(self, indices: Tensor) -> Tensor:
-        return self.scale.float() * self._corners(indices[..., None] >> self.shifts & 1)
+        return as_float(self.scale)[0] * self._corners(indices[..., None] >> self.shifts & 1)
 
     def _train_step(
         self, z: Tensor, taught: Tensor, generator: torch.Generator | None

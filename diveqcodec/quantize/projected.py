@@ -38,6 +38,11 @@ class Projected(Quantizer):
         self.out = nn.Linear(inner.dim, dim)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """That of `out`, and of the points that `lookup` gives."""
+        return self.out.weight.dtype
+
+    @property
     def index_shape(self) -> tuple[int, ...]:
         """That of the inner quantizer."""
         return self.inner.index_shape

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diveqcodec.errors import ConfigError
 from diveqcodec.quantize import (
@@ -311,6 +311,28 @@ def test_negative_weights_are_named(kwargs: dict[str, float]) -> None:
         EMA(4, 2, decay=1.0)
     with pytest.raises(ConfigError, match="temperature 0"):
         GumbelSoftmax(4, 2, temperature=0.0)
+
+
+@pytest.mark.parametrize("convert", ["half", "bfloat16"])
+def test_emas_counts_and_sums_stay_float32(convert: str) -> None:
+    z = latents(300_000, 2).half().float()
+    full, low = EMA(4, 2, decay=0.0), EMA(4, 2, decay=0.0)
+    low.unit.copy_(torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]))
+    full.load_state_dict(low.state_dict())
+    net = nn.Sequential(Residual([low]))  # reached through modules that know nothing of it
+    getattr(net, convert)()
+    assert low.unit.dtype == low.scale.dtype == getattr(torch, convert.replace("half", "float16"))
+    low(z)
+    full(z)
+    for key in ("counts", "sums"):
+        assert low.state_dict()[key].dtype == torch.float32
+        assert low.state_dict()[key].equal(full.state_dict()[key])
+    assert low.counts.sum() == 300_000
+    assert torch.isfinite(low.unit).all()
+    counts = low.counts.clone()
+    assert net.float().state_dict()["0.quantizers.0.counts"].equal(counts)
+    assert net.double().state_dict()["0.quantizers.0.sums"].dtype == torch.float64
+    assert net.float().state_dict()["0.quantizers.0.sums"].dtype == torch.float32
 
 
 # Forms.

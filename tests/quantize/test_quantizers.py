@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from diveqcodec.errors import ConfigError, DiveqError, ModelError, TrainingError
 from diveqcodec.quantize import (
@@ -150,6 +151,53 @@ def test_bad_input_is_one_clear_error_or_the_right_result(name: str) -> None:
         low = half.to(dtype).eval()(z)
         assert low.value.dtype == torch.float32
         assert torch.isfinite(low.value).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", EVERY)
+def test_a_model_of_16_bits_computes_in_float32(name: str, dtype: torch.dtype) -> None:
+    quantizer = made(name)
+    quantizer.initialise(latents(), seeded())
+    before, after = nn.Linear(4, 4), nn.Linear(4, 4)
+    model = nn.Sequential(before, quantizer, after).to(dtype)
+    full = made(name)
+    full.load_state_dict(quantizer.state_dict())
+    z = before(latents(40, seed=2).to(dtype))
+    low, exact = quantizer(z, seeded(4)), full(z.float(), seeded(4))
+    assert low.value.dtype == dtype
+    assert low.value.equal(exact.value.to(dtype))
+    assert low.indices.equal(exact.indices)
+    assert low.loss.equal(exact.loss)
+    (after(low.value).square().mean() + low.loss).backward()
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            assert torch.isfinite(parameter.grad).all()
+    assert before.weight.grad is not None
+    assert before.weight.grad.abs().sum() > 0
+    model.eval()
+    full.load_state_dict(quantizer.state_dict())  # EMA's moved
+    value, indices, _ = quantizer(z)
+    assert value.dtype == quantizer.lookup(indices).dtype == quantizer.dtype == dtype
+    assert value.equal(quantizer.lookup(indices))
+    assert value.equal(full.eval()(z.float()).value.to(dtype))
+    assert after(value).dtype == dtype
+    # Latents of float32 are answered in float32, with the points that a decoder sees.
+    assert quantizer(z.float()).value.equal(value.float())
+    with torch.autocast("cpu", dtype):  # weights of float32: the value is exact
+        value = full(z).value
+    assert value.dtype == torch.float32
+    assert value.equal(full.lookup(indices))
+
+
+@pytest.mark.parametrize("name", [n for n in EVERY if "projected" not in n])  # 1e9 is none, too
+def test_a_scale_that_halves_cannot_hold(name: str) -> None:
+    for magnitude in (0.0, 1e-9):
+        quantizer = made(name).half()
+        quantizer.initialise(magnitude * latents(), seeded())
+        value, _, loss = quantizer((magnitude * latents()).half(), seeded())
+        assert torch.isfinite(value).all()
+        assert torch.isfinite(loss)
+        assert torch.isfinite(quantizer.eval()(latents().half()).value).all()
 
 
 @pytest.mark.parametrize("name", EVERY)

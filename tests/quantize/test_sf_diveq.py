@@ -186,6 +186,14 @@ def test_warm_up_passes_through_then_takes_chunk_means() -> None:
     assert quantizer(batches[0])[1].ge(0).all()
 
 
+def test_warm_up_of_a_model_of_16_bits_passes_its_latents() -> None:
+    quantizer = SFDiVeQ(4, 2, warmup=3).half()
+    z = torch.randn(100, 2, generator=seeded()).half()
+    value = quantizer(z).value
+    assert value.dtype == torch.float16
+    assert value.equal(z)
+
+
 def test_warm_up_survives_the_state_dict() -> None:
     batches = torch.randn(4, 30, 2, generator=seeded())
     straight, resumed = SFDiVeQ(4, 2, warmup=4), SFDiVeQ(4, 2, warmup=4)
