@@ -8,12 +8,8 @@
 `Product` and `Residual` compose any of them; `Projected` puts linear maps around one.
 """
 
-from diveqcodec.quantize.base import (
-    CodebookQuantizer,
-    Quantised,
-    Quantizer,
-    Stepping,
-)
+from diveqcodec.quantize.base import Quantised, Quantizer, Stepping
+from diveqcodec.quantize.codebook import CodebookQuantizer
 from diveqcodec.quantize.compose import Product, Residual
 from diveqcodec.quantize.diveq import DiVeQ
 from diveqcodec.quantize.ema import EMA

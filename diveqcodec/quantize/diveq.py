@@ -4,7 +4,8 @@ Owns the codebook and picks the nearest codeword; the mathematics is in `step`. 
 rates, of images, or of how dead codewords are revived (`replacement`).
 """
 
-from diveqcodec.quantize.base import RHO, CodebookQuantizer, Stepping
+from diveqcodec.quantize.base import RHO, Stepping
+from diveqcodec.quantize.codebook import CodebookQuantizer
 from diveqcodec.quantize.step import Noise, diveq_step, nearest, step_toward, with_value
 
 __all__ = ["DiVeQ", "Noise", "diveq_step", "nearest", "step_toward", "with_value"]

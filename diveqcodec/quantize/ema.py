@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from diveqcodec.errors import ConfigError
-from diveqcodec.quantize.base import CodebookQuantizer, Quantised, check_weights, mean_square
+from diveqcodec.quantize.base import Quantised, check_weights, mean_square
+from diveqcodec.quantize.codebook import CodebookQuantizer
 from diveqcodec.quantize.processes import from_first_process, sum_over_processes
 from diveqcodec.quantize.step import with_value
 

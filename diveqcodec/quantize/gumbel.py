@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from diveqcodec.errors import ConfigError
-from diveqcodec.quantize.base import CodebookQuantizer, Quantised, check_weights
+from diveqcodec.quantize.base import Quantised, check_weights
+from diveqcodec.quantize.codebook import CodebookQuantizer
 from diveqcodec.quantize.step import with_value
 
 

@@ -8,7 +8,8 @@ import math
 import torch
 from torch import Tensor
 
-from diveqcodec.quantize.base import CodebookQuantizer, Quantised
+from diveqcodec.quantize.base import Quantised
+from diveqcodec.quantize.codebook import CodebookQuantizer
 from diveqcodec.quantize.step import step_toward
 
 

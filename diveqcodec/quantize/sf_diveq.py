@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from diveqcodec.errors import ConfigError, TrainingError
-from diveqcodec.quantize.base import RHO, CodebookQuantizer, Quantised, Stepping
+from diveqcodec.quantize.base import RHO, Quantised, Stepping
+from diveqcodec.quantize.codebook import CodebookQuantizer
 from diveqcodec.quantize.indices import check_indices
 from diveqcodec.quantize.step import (
     Noise,

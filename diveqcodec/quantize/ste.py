@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from diveqcodec.quantize.base import (
-    CodebookQuantizer,
     Quantised,
     check_weights,
     commitment_loss,
 )
+from diveqcodec.quantize.codebook import CodebookQuantizer
 from diveqcodec.quantize.step import with_value
 
 
