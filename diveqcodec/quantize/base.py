@@ -165,26 +165,34 @@ class Quantizer(nn.Module, ABC):
         """As torch's, but a state of another quantizer is refused before anything is touched.
 
         Raises:
-            ModelError: a shape (or a `levels` buffer) differs, or with `strict` a key is missing or
-                unknown.
+            ModelError: a shape (or FSQ's levels) differs, or with `strict` a key is missing or
+                unknown. As part of a model, whose own function does not come here, a quantizer
+                refuses differences by the same error, and stays as it was; a key that is missing or
+                unknown is torch's RuntimeError there.
         """
         own = self.state_dict()
         for key in sorted(own.keys() ^ state_dict.keys()) if strict else ():
             whose = "the state lacks" if key in own else "the state has an unknown"
             raise ModelError(f"{type(self).__name__}: {whose} {key!r}; load that of an equal one")
-        for key in sorted(own.keys() & state_dict.keys()):
-            mine, given = own[key], state_dict[key]
-            if mine.shape != given.shape:
-                raise ModelError(
-                    f"{type(self).__name__}: {key} is {list(mine.shape)}, the state's "
-                    f"{list(given.shape)}; build the quantizer with the sizes it was saved with"
-                )
-            if key.split(".")[-1] == "levels" and not mine.equal(given.to(mine)):
-                raise ModelError(
-                    f"{type(self).__name__}: levels {mine.tolist()}, the state's {given.tolist()}; "
-                    "build the quantizer with the levels it was saved with"
-                )
         return super().load_state_dict(state_dict, strict, assign)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Torch comes here in a model too, and to a quantizer before it comes to its parts.
+        for path, part in self.named_modules(remove_duplicate=False):
+            name = f"{prefix}{path}." if path else prefix
+            given = {
+                key.removeprefix(name): tensor
+                for key, tensor in state_dict.items()
+                if key.startswith(name)
+            }
+            wrong = part._misfit(given) if isinstance(part, Quantizer) else misfit(part, given)
+            if wrong:
+                raise ModelError(f"{type(self).__name__}: {name}{wrong}")
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _misfit(self, given: Mapping[str, Tensor]) -> str:
+        """Which of this quantizer's own tensors a state does not fit, and a remedy; or nothing."""
+        return misfit(self, given)
 
     @abstractmethod
     def _encode(self, z: Tensor) -> Tensor:
@@ -259,6 +267,18 @@ class Stepping(Quantizer):
             z, point, rho=self.rho, noise=self.noise, sigma=self.sigma, generator=generator
         )
         return Quantised(value, indices, z.new_zeros(()))
+
+
+def misfit(module: nn.Module, given: Mapping[str, Tensor]) -> str:
+    """Which of a module's own tensors has another size in a state, and a remedy; or nothing."""
+    own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    for key, mine in sorted(own):
+        if key in given and mine.shape != given[key].shape:
+            return (
+                f"{key} is {list(mine.shape)}, the state's {list(given[key].shape)}; build the "
+                "quantizer with the sizes it was saved with"
+            )
+    return ""
 
 
 def positive(scale: Tensor, dtype: torch.dtype) -> Tensor:

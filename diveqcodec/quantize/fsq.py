@@ -4,7 +4,7 @@ It knows nothing of rates or images.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -92,6 +92,16 @@ class FSQ(Quantizer):
         value = with_value(self._points(bounded), self._points(rounded))
         digits = rounded.long() + self.levels // 2
         return Quantised(value, (digits * self._basis).sum(-1), z.new_zeros(()))
+
+    def _misfit(self, given: Mapping[str, Tensor]) -> str:
+        wrong = super()._misfit(given)
+        levels = given.get("levels", self.levels).tolist()
+        if wrong or levels == self.levels.tolist():
+            return wrong
+        return (
+            f"levels is {self.levels.tolist()}, the state's {levels}; build the quantizer with the "
+            "levels it was saved with"
+        )
 
     @property
     def _basis(self) -> Tensor:

@@ -1,5 +1,7 @@
 """What every quantizer promises, in every form: one interface, and one answer to bad input."""
 
+import math
+import re
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from diveqcodec.quantize import (
     Product,
     Projected,
     Quantised,
+    Quantizer,
     Residual,
     SFDiVeQ,
     nearest,
@@ -200,9 +203,8 @@ def test_a_scale_that_halves_cannot_hold(name: str) -> None:
         assert torch.isfinite(quantizer.eval()(latents().half()).value).all()
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_a_state_of_another_size_is_refused_and_nothing_is_touched(name: str) -> None:
-    quantizer = made(name)
+def strangers(name: str) -> list[Quantizer]:
+    """Quantizers of the kind whose states are not to be loaded."""
     plain = name.rpartition(":")[2]
     others = [made(name, dim=2)]
     if plain in CODEBOOKS:
@@ -217,8 +219,14 @@ def test_a_state_of_another_size_is_refused_and_nothing_is_touched(name: str) ->
             "": inner,
         }
         others.append(outer[name.rpartition(":")[0]])
+    return others
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_state_of_another_size_is_refused_and_nothing_is_touched(name: str) -> None:
+    quantizer = made(name)
     before = {key: value.clone() for key, value in quantizer.state_dict().items()}
-    for other in others:
+    for other in strangers(name):
         with pytest.raises(ModelError, match="saved with") as caught:
             quantizer.load_state_dict(other.state_dict())
         assert "\n" not in str(caught.value)
@@ -230,6 +238,47 @@ def test_a_state_of_another_size_is_refused_and_nothing_is_touched(name: str) ->
     quantizer.load_state_dict(lacking, strict=False)
     for key, tensor in quantizer.state_dict().items():
         assert tensor.equal(before[key]), key
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_in_a_model_too_a_state_of_another_size_is_refused(name: str) -> None:
+    quantizer = made(name)
+    quantizer.initialise(latents(), seeded())
+    model = nn.ModuleDict({"deep": nn.Sequential(nn.Linear(2, 2), quantizer)})
+    before = {key: value.clone() for key, value in quantizer.state_dict().items()}
+    for other in strangers(name):
+        state = nn.ModuleDict({"deep": nn.Sequential(nn.Linear(2, 2), other)}).state_dict()
+        for assign in (False, True):
+            message = rf"^{type(quantizer).__name__}: deep\.1\.\S+ is \[.*; build .* saved with$"
+            with pytest.raises(ModelError, match=message) as caught:
+                model.load_state_dict(state, assign=assign)
+            assert "\n" not in str(caught.value)
+            for key, tensor in quantizer.state_dict().items():
+                assert tensor.equal(before[key]), key
+    equal = nn.ModuleDict({"deep": nn.Sequential(nn.Linear(2, 2), made(name, seed=5))})
+    equal.load_state_dict(model.state_dict())
+    for key, tensor in equal.state_dict().items():
+        assert tensor.equal(model.state_dict()[key]), key
+    # Keys that are missing or unknown are torch's business there.
+    lacking = model.state_dict()
+    key = f"deep.1.{next(iter(before))}"
+    lacking["deep.1.more"] = lacking.pop(key)
+    with pytest.raises(RuntimeError, match=rf"Missing key.*{key}"):
+        model.load_state_dict(lacking)
+    model.load_state_dict(lacking, strict=False)
+
+
+def test_levels_of_a_state_come_from_the_constructor() -> None:
+    for own, others in (((5, 6, 8), (8, 6, 5)), ((8, 5, 5, 3), (4, 4, 4, 4))):
+        quantizer = FSQ(own)
+        model = nn.ModuleDict({"q": quantizer})
+        state = nn.ModuleDict({"q": FSQ(others)}).state_dict()
+        mine, given = str(list(own)), str(list(others))
+        message = f"FSQ: q.levels is {mine}, the state's {given}; build the quantizer with the "
+        with pytest.raises(ModelError, match=f"^{re.escape(message)}levels it was saved with$"):
+            model.load_state_dict(state)
+        assert tuple(quantizer.levels.tolist()) == own
+        assert quantizer.sizes == (math.prod(own),)
 
 
 @pytest.mark.parametrize("name", CODEBOOKS)
