@@ -180,11 +180,7 @@ class Quantizer(nn.Module, ABC):
         # Torch comes here in a model too, and to a quantizer before it comes to its parts.
         for path, part in self.named_modules(remove_duplicate=False):
             name = f"{prefix}{path}." if path else prefix
-            given = {
-                key.removeprefix(name): tensor
-                for key, tensor in state_dict.items()
-                if key.startswith(name)
-            }
+            given = under(name, state_dict)
             wrong = part._misfit(given) if isinstance(part, Quantizer) else misfit(part, given)
             if wrong:
                 raise ModelError(f"{type(self).__name__}: {name}{wrong}")
@@ -267,6 +263,11 @@ class Stepping(Quantizer):
             z, point, rho=self.rho, noise=self.noise, sigma=self.sigma, generator=generator
         )
         return Quantised(value, indices, z.new_zeros(()))
+
+
+def under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a state whose keys have a prefix, without it."""
+    return {key.removeprefix(prefix): t for key, t in state.items() if key.startswith(prefix)}
 
 
 def misfit(module: nn.Module, given: Mapping[str, Tensor]) -> str:

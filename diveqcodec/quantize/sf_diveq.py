@@ -12,14 +12,15 @@ Source: arXiv 2509.26469, section 3.2:
 with u_1, u_2 the noisy unit directions to both ends, of independent noises.
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from diveqcodec.errors import ConfigError, TrainingError
-from diveqcodec.quantize.base import RHO, Quantised, Stepping
+from diveqcodec.quantize.base import RHO, Quantised, Stepping, under
 from diveqcodec.quantize.codebook import CodebookQuantizer
 from diveqcodec.quantize.indices import check_indices
 from diveqcodec.quantize.step import (
@@ -43,8 +44,10 @@ class SFDiVeQ(CodebookQuantizer, Stepping):
     nearest of these K-1 points; the index is segment * L + step (with tau="uniform" the row nearest
     to the point drawn). In evaluation a latent goes to the nearest row of the table. The first
     `warmup` training forwards pass latents through unquantized (index -1) and then set the
-    codewords to the means of consecutive chunks of the most recent ones; all of it is in the state
-    dict. A codeword is moved by whoever uses one of its two segments, so few are ever dead.
+    codewords to the means of consecutive chunks of the most recent ones. Until then these are in
+    the state dict, and a warm-up goes on where it was saved; then they are dropped. A state that
+    was saved after a warm-up, or without one, ends that of the quantizer which loads it. A codeword
+    is moved by whoever uses one of its two segments, so few are ever dead.
 
     >>> SFDiVeQ(size=64, dim=8, steps=4).sizes  # segment * 4 + step
     (253,)
@@ -91,9 +94,9 @@ class SFDiVeQ(CodebookQuantizer, Stepping):
         self.steps = steps
         self.tau = tau
         self.warmup = warmup
-        capacity = _WARMUP_LATENTS * size if warmup else 0
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("recent", torch.zeros(capacity, dim))  # the newest last
+        # The newest last; without rows once there is nothing to warm up.
+        self.register_buffer("recent", torch.zeros(self._capacity if warmup else 0, dim))
         self.register_buffer("filled", torch.zeros((), dtype=torch.int64))
 
     @property
@@ -104,7 +107,18 @@ class SFDiVeQ(CodebookQuantizer, Stepping):
     @property
     def is_warming_up(self) -> bool:
         """Whether the next training forward lets latents through unquantized."""
-        return self.warmup > 0 and int(self.seen) < self.warmup
+        return len(self.recent) > 0
+
+    def set_codebook(self, codewords: Tensor, scale: Tensor) -> None:
+        """Replaces the codewords `[K, D]`, in place; ends a warm-up.
+
+        Raises:
+            ConfigError: the codewords do not have the shape of the codebook.
+        """
+        super().set_codebook(codewords, scale)
+        self.seen.fill_(self.warmup)
+        self.filled.zero_()
+        self.recent = self.recent.new_zeros(0, self.dim)
 
     def initialise(self, latents: Tensor, generator: torch.Generator | None = None) -> None:
         """Sets the codewords to means of consecutive chunks of `latents`; ends a warm-up.
@@ -119,14 +133,13 @@ class SFDiVeQ(CodebookQuantizer, Stepping):
         latents = self._samples(latents)
         means = torch.stack([chunk.mean(0) for chunk in latents.tensor_split(self.size)])
         self.set_codebook(means, latents.square().mean().sqrt())
-        self.seen.fill_(self.warmup)
 
     def observe(self, z: Tensor) -> None:
         """Keeps the most recent latents; the last forward of the warm-up sets the codewords."""
         if not self.is_warming_up:
             return
         latents = z.detach().reshape(-1, self.dim).to(self.recent)
-        capacity = len(self.recent)
+        capacity = self._capacity
         self.recent.copy_(torch.cat([self.recent, latents])[-capacity:])
         self.filled.add_(len(latents)).clamp_(max=capacity)
         self.seen.add_(1)
@@ -142,6 +155,39 @@ class SFDiVeQ(CodebookQuantizer, Stepping):
         segment, tau, indices = self._draw(z, generator)
         c0, c1 = functional.embedding(torch.stack([segment, segment + 1]), self.codebook)
         return interpolate(c0, c1, tau.to(c0.dtype)), indices
+
+    @property
+    def _capacity(self) -> int:
+        """How many latents a warm-up keeps."""
+        return _WARMUP_LATENTS * self.size
+
+    def _misfit(self, given: Mapping[str, Tensor]) -> str:
+        wrong = super()._misfit({key: given[key] for key in given if key != "recent"})
+        if wrong or "recent" not in given:
+            return wrong
+        if given["recent"].shape not in ((0, self.dim), (self._capacity, self.dim)):
+            return super()._misfit(given)
+        seen = int(given.get("seen", self.seen))
+        if self._is_over(given) or seen < self.warmup:
+            return ""
+        return (
+            f"recent is of a warm-up that was saved after {seen} forwards, this one has "
+            f"{self.warmup}; build the quantizer with the warmup it was saved with"
+        )
+
+    def _is_over(self, given: Mapping[str, Tensor]) -> bool:
+        """Whether a state is of a quantizer that has nothing to warm up."""
+        # States used to keep the latents for ever; the scale is 1 until codewords are set.
+        return len(given["recent"]) == 0 or bool(given.get("scale", self.scale) != 1)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        given = under(prefix, state_dict)
+        if "recent" in given and not self._misfit(given):
+            is_over = self._is_over(given)
+            self.recent = self.recent.new_zeros(0 if is_over else self._capacity, self.dim)
+            if is_over:
+                state_dict = {**state_dict, prefix + "recent": given["recent"][:0]}
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _train_step(
         self, z: Tensor, taught: Tensor, generator: torch.Generator | None

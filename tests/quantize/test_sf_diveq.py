@@ -3,11 +3,12 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from diveqcodec.errors import ConfigError, TrainingError
+from diveqcodec.errors import ConfigError, ModelError, TrainingError
 from diveqcodec.quantize import (
     Noise,
+    Product,
     SFDiVeQ,
     diveq_step,
     expand,
@@ -205,6 +206,102 @@ def test_warm_up_survives_the_state_dict() -> None:
         resumed(batch)
     assert not resumed.is_warming_up
     assert resumed.codebook.equal(straight.codebook)
+
+
+def warmed(forwards: int, warmup: int) -> SFDiVeQ:
+    torch.manual_seed(forwards)
+    quantizer = SFDiVeQ(4, 2, warmup=warmup)
+    for batch in torch.randn(forwards, 30, 2, generator=seeded()):
+        quantizer(batch)
+    return quantizer
+
+
+def as_it_was_saved_once(quantizer: SFDiVeQ) -> dict[str, Tensor]:
+    """The state of before latents were dropped at the end of a warm-up."""
+    latents = torch.randn(4 * 64, 2, generator=seeded(7))
+    return {**quantizer.state_dict(), "recent": latents, "filled": torch.tensor(4 * 64)}
+
+
+def test_the_latents_of_a_warm_up_are_dropped_at_its_end() -> None:
+    quantizer = warmed(2, 3)
+    assert quantizer.recent.shape == (4 * 64, 2)
+    quantizer(torch.randn(30, 2, generator=seeded()))
+    assert quantizer.recent.shape == (0, 2)
+    assert [t.numel() for t in quantizer.state_dict().values()] == [8, 1, 1, 0, 1]
+    for end in (
+        lambda one: one.initialise(torch.randn(9, 2, generator=seeded())),
+        lambda one: one.set_codebook(torch.randn(4, 2), torch.tensor(1.0)),
+    ):
+        quantizer = warmed(1, 3)
+        end(quantizer)
+        assert not quantizer.is_warming_up
+        assert quantizer.recent.shape == (0, 2)
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 3, 9])
+@pytest.mark.parametrize("saved", [0, 3])
+@pytest.mark.parametrize("is_old", [False, True])
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_state_from_after_a_warm_up_is_that_of_any(
+    warmup: int, saved: int, is_old: bool, assign: bool
+) -> None:
+    trained = warmed(saved, saved)
+    if not saved:
+        trained.initialise(torch.randn(30, 2, generator=seeded()))
+    state = as_it_was_saved_once(trained) if is_old and saved else trained.state_dict()
+    before = {key: tensor.clone() for key, tensor in state.items()}
+    quantizer = SFDiVeQ(4, 2, warmup=warmup)
+    model = nn.Sequential(Product([quantizer]))
+    wrapped = {f"0.quantizers.0.{key}": tensor for key, tensor in state.items()}
+    for load in (
+        lambda: quantizer.load_state_dict(state, assign=assign),
+        lambda: model.load_state_dict(wrapped, assign=assign),
+    ):
+        load()
+        assert not quantizer.is_warming_up
+        assert quantizer.recent.shape == (0, 2)
+        assert quantizer.codebook.equal(trained.codebook)
+        z = torch.randn(9, 2, generator=seeded())
+        assert quantizer(z, seeded(1)).value.equal(trained(z, seeded(1)).value)
+    assert all(state[key].equal(tensor) for key, tensor in before.items())
+
+
+def test_a_warm_up_goes_on_in_one_that_was_over() -> None:
+    straight, resumed = warmed(2, 3), warmed(3, 3)
+    resumed.load_state_dict(straight.state_dict())
+    assert resumed.is_warming_up
+    for key, tensor in resumed.state_dict().items():
+        assert tensor.equal(straight.state_dict()[key]), key
+    batch = torch.randn(30, 2, generator=seeded(5))
+    straight(batch)
+    resumed(batch)
+    for key, tensor in resumed.state_dict().items():
+        assert tensor.equal(straight.state_dict()[key]), key
+
+
+def test_a_warm_up_that_cannot_go_on_is_named() -> None:
+    quantizer = warmed(1, 2)
+    model = nn.ModuleDict({"q": quantizer})
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    for loaded, has in ((quantizer, 2), (SFDiVeQ(4, 2), 0)):
+        for whole, name in ((loaded, ""), (nn.ModuleDict({"q": loaded}), r"q\.")):
+            state = nn.ModuleDict({"q": warmed(3, 5)}).state_dict()
+            if not name:
+                state = warmed(3, 5).state_dict()
+            with pytest.raises(
+                ModelError,
+                match=rf"^SFDiVeQ: {name}recent is of a warm-up that was saved after 3 forwards, "
+                rf"this one has {has}; build the quantizer with the warmup it was saved with$",
+            ):
+                whole.load_state_dict(state)
+    for kept in (5, 64, 4 * 64 + 1):
+        state = {**quantizer.state_dict(), "recent": torch.zeros(kept, 2)}
+        with pytest.raises(ModelError, match=rf"recent is \[256, 2\], the state's \[{kept}, 2\]"):
+            quantizer.load_state_dict(state)
+    with pytest.raises(ModelError, match=r"unit is \[4, 2\], the state's \[5, 2\]"):
+        quantizer.load_state_dict(SFDiVeQ(5, 2, warmup=2).state_dict())
+    for key, tensor in model.state_dict().items():
+        assert tensor.equal(before[key]), key
 
 
 def test_evaluation_does_not_advance_the_warm_up() -> None:
