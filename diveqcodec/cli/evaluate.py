@@ -280,7 +280,8 @@ def _measure(
     from diveqcodec.evaluate.trials import measure
 
     if journal is not None and len(journal):
-        session.console.note(f"{len(journal)} rows are known from an earlier run")
+        count = f"{len(journal)} rows are known from an earlier run"
+        session.console.note(f"{count}; those measured otherwise are not taken")
     steps = len(files) * sum(len(trial.qualities) for trial in trials)
     with session.console.counter(steps, "file") as advance:
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, features
 
 from diveqcodec.errors import ConfigError, DiveqError
-from diveqcodec.evaluate.libraries import import_library
+from diveqcodec.evaluate.libraries import import_library, version_of
 from diveqcodec.image import Picture
 
 _Options = dict[str, object]
@@ -56,6 +56,13 @@ class Anchor:
     options: Callable[[float, int, Mapping[str, int]], _Options]
     settings: Mapping[str, Setting] = field(default_factory=dict)
     plugin: tuple[str, str] | None = None
+
+    def basis(self, _quality: float) -> str:
+        """The version of the library that codes; a Pillow may be built with any."""
+        if self.plugin is not None:
+            return f"{self.plugin[1]} {version_of(self.plugin[1])}"
+        turbo = features.version("libjpeg_turbo") if self.feature == "jpg" else None
+        return f"{self.feature} {turbo or features.version(self.feature)}"
 
     def compress(self, picture: Picture, quality: float) -> bytes:
         """Code the picture's pixels; transparency and metadata are left out.

@@ -5,6 +5,7 @@ file format to the caller, so the strings are wrapped here in the smallest conta
 decoded from its bytes alone (about 20 bytes). Downloads nothing.
 """
 
+import hashlib
 import pickle
 import struct
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from diveqcodec.errors import ConfigError, DamagedError, ModelError
 from diveqcodec.evaluate.compressai_compat import import_compressai
+from diveqcodec.evaluate.libraries import version_of
 from diveqcodec.image import Picture
 
 # Quality number, width, height, rows and columns of the deepest latent, number of strings.
@@ -58,6 +60,12 @@ class LearnedBaseline:
             quality: _load(architectures[architecture], path).to(self._device)
             for quality, path in checkpoints.items()
         }
+        self._contents = {quality: _content(path) for quality, path in checkpoints.items()}
+
+    def basis(self, quality: float) -> str:
+        """The version of CompressAI, the device, and the content of the quality's checkpoint."""
+        content = self._contents.get(int(quality))
+        return f"compressai {version_of('compressai')}, {self._device}, {content}"
 
     def compress(self, picture: Picture, quality: float) -> bytes:
         """Code the picture's colours with the checkpoint registered under `quality`.
@@ -117,6 +125,15 @@ def _load(model_class: Any, path: Path) -> Any:
         raise ModelError(f"{path}: not a checkpoint of {model_class.__name__}: {reason}") from error
     model.update(force=True)
     return model.eval()
+
+
+def _content(path: Path) -> str:
+    """The SHA-256 of a checkpoint."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:  # gone in the meantime
+        raise ModelError(f"{path}: cannot read this checkpoint: {error.strerror}") from error
 
 
 def _padding(height: int, width: int) -> tuple[int, int, int, int]:

@@ -45,6 +45,10 @@ class DvqCodec:
             f"diveq, model {codec.model.model_id.hex()}, effort {self._effort}, {codec.device}"
         )
 
+    def basis(self, _quality: float) -> str:
+        """How exact the networks compute, which depends on the processor."""
+        return str(self._codec.networks)
+
     def compress(self, picture: Picture, quality: float) -> bytes:
         """The file's bytes, when the device has finished."""
         return self._codec.compress(picture, quality, self._effort)

@@ -1,13 +1,13 @@
 """The journal of an evaluation: every row as soon as it is measured, so that one can go on.
 
 A text file, one JSON object a line behind a head line. A row is found again by what it depends on:
-the codec with its settings, the content of the picture, the quality, and the versions of what
-measured it. Knows nothing of how rows are measured.
+the codec with its settings and what it says that it stands on, the content of the picture, the
+quality, and the versions of what measured it. Knows nothing of how rows are measured.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -103,20 +103,31 @@ class Notes:
         codec: The codec's name.
         description: Its settings.
         environment: Versions of what measures.
+        basis: What else its rows at a quality depend on, such as the content of weights.
+        by_part: Whether rows are to say what their bits are spent on.
     """
 
     journal: Journal | None
     codec: str
     description: str
     environment: Mapping[str, str | int]
+    basis: Callable[[float], str]
+    by_part: bool
 
     def rows(self, path: Place, name: str, qualities: Sequence[float]) -> dict[float, Row]:
-        """The rows of a picture that are known, by quality, under the picture's present name."""
+        """The rows of a picture that are known, by quality, under the picture's present name.
+
+        Those that lack the parts that are wanted are not; parts that nobody wants are left out.
+        """
         content = self._content(path)
         if self.journal is None or content is None:
             return {}
         found = {quality: self.journal.row(self._key(content, quality)) for quality in qualities}
-        return {quality: replace(row, image=name) for quality, row in found.items() if row}
+        return {
+            quality: replace(row, image=name, parts=row.parts if self.by_part else {})
+            for quality, row in found.items()
+            if row is not None and (row.parts or not self.by_part)
+        }
 
     def add(self, path: Place, rows: Sequence[Row]) -> None:
         """Note the rows of a picture.
@@ -142,5 +153,6 @@ class Notes:
 
     def _key(self, content: str, quality: float) -> str:
         versions: list[Any] = [self.environment.get(name) for name in _VERSIONS]
-        parts = [self.codec, self.description, *versions, content, quality]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+        basis = self.basis(quality)
+        depends = [self.codec, self.description, basis, *versions, content, quality]
+        return hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:32]

@@ -4,6 +4,7 @@ It knows nothing about what they are used for. Compressing and decompressing nee
 """
 
 import importlib
+from importlib import metadata
 from typing import Any
 
 from diveqcodec.errors import DiveqError
@@ -28,3 +29,11 @@ def import_library(module: str, install: str) -> Any:
         raise DiveqError(
             f"{missing}: not installed; install it with: pip install {install}"
         ) from error
+
+
+def version_of(package: str) -> str:
+    """The version of a package as pip knows it, or that pip knows none."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed as a package"

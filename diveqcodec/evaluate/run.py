@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -20,6 +19,7 @@ import torch
 from diveqcodec.atomic import replacing
 from diveqcodec.errors import DiveqError
 from diveqcodec.evaluate.journal import Journal, Notes
+from diveqcodec.evaluate.libraries import version_of
 from diveqcodec.evaluate.metrics import ms_ssim, psnr
 from diveqcodec.evaluate.results import Results, Row
 from diveqcodec.image import Picture, load, save
@@ -50,6 +50,14 @@ class OffersParts(Protocol):
 
     def parts(self, data: bytes) -> dict[str, int]:
         """Bits of each part (header, slices, ...); their sum is the file's."""
+
+
+@runtime_checkable
+class OffersBasis(Protocol):
+    """A codec whose files depend on more than its name, its settings and the usual versions."""
+
+    def basis(self, quality: float) -> str:
+        """What else those of a quality depend on: weights by their content, libraries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +121,8 @@ def evaluate(
     no codec any bits. Before the first picture is timed, it is coded and decoded once.
 
     Args:
-        codec: What to measure. It may have `suffix` (of its files), `description` and `parts`.
+        codec: What to measure. It may have `suffix` (of its files), `description`, `parts` and
+            `basis`.
         files: Picture files of any format that the package reads.
         qualities: Each is tried on every picture.
         folders: Where the coded files go, and the decoded pictures.
@@ -132,7 +141,9 @@ def evaluate(
     progress = listeners.progress or (lambda row: None)
     description = str(getattr(codec, "description", ""))
     surroundings = environment()
-    notes = Notes(journal, codec.name, description, surroundings)
+    basis = codec.basis if isinstance(codec, OffersBasis) else lambda quality: ""
+    by_part = isinstance(codec, OffersParts)
+    notes = Notes(journal, codec.name, description, surroundings, basis, by_part)
     tasks, known = _divided(files, qualities, folders, notes)
     for row in known.values():
         progress(row)
@@ -222,11 +233,7 @@ def environment() -> dict[str, str | int]:
     """What timings and float results depend on: versions, machine type and threads."""
     packages = ("diveqcodec", "torch", "numpy", "pillow", "constriction")
     found: dict[str, str | int] = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed as a package"
+    found |= {package: version_of(package) for package in packages}
     found["system"] = platform.system()
     found["machine"] = platform.machine()
     found["cpu_capability"] = torch.backends.cpu.get_cpu_capability()

@@ -382,6 +382,29 @@ def test_a_run_goes_on_from_its_journal() -> None:
     assert Path("j.jsonl").read_text() == "something else"
 
 
+def test_parts_are_those_of_all_pictures_whatever_the_journal_has() -> None:
+    command = ("eval", "set", "-q", "20")
+    assert diveq("eval", "set/a.png", "-q", "20", "--resume", "j.jsonl").exit_code == 0
+    mixed = diveq(*command, "--parts", "--resume", "j.jsonl", "-o", "mixed.json")
+    assert diveq(*command, "--parts", "-o", "whole.json").exit_code == 0
+    found, whole = (json.loads(Path(f"{name}.json").read_text()) for name in ("mixed", "whole"))
+    assert all(row["parts"] for row in found["rows"])
+    assert [row["parts"] for row in found["rows"]] == [row["parts"] for row in whole["rows"]]
+    assert "slice 1 bpp" in mixed.stdout
+    assert "slice 1 bpp" not in diveq(*command, "--resume", "j.jsonl").stdout
+
+
+@pytest.mark.slow
+@with_compressai
+def test_rows_of_other_weights_are_not_taken_from_a_journal() -> None:
+    for seed, rows in ((3, 4), (4, 6)):  # the second time ours are known, theirs are not
+        weights = save_checkpoint(Path("w.pth.tar"), seed)
+        baseline = ("--baseline", f"{ARCHITECTURE}:3={weights}")
+        result = diveq("eval", "set", "-q", "20", *baseline, "--resume", "j.jsonl")
+        assert result.exit_code == 0, result.output
+        assert len(Path("j.jsonl").read_text().splitlines()) == 1 + rows
+
+
 def test_a_decoded_picture_that_is_not_whole_is_made_again() -> None:
     command = ("eval", "set", "-q", "20", "--resume", "j.jsonl", "--save-images", "decoded")
     assert diveq(*command, "-o", "r.json").exit_code == 0
