@@ -353,7 +353,10 @@ def _is_folder(output: str, is_several: bool) -> bool:
 
 
 def _whole_name(where: Place) -> str:
-    return os.path.abspath(where) if isinstance(where, Path) else str(where)
+    """What all names of a file have in common, through links too."""
+    if isinstance(where, Path):
+        return os.path.normcase(os.path.realpath(where))
+    return str(where)
 
 
 def _distinct(jobs: Sequence[Job], remedy: str) -> list[Job]:
@@ -364,7 +367,7 @@ def _distinct(jobs: Sequence[Job], remedy: str) -> list[Job]:
     of_target: dict[str, dict[str, Job]] = {}
     for job in jobs:
         assert job.target is not None
-        key = os.path.normcase(_whole_name(job.target))
+        key = _whole_name(job.target)
         of_target.setdefault(key, {}).setdefault(_whole_name(job.source.path or Path()), job)
     result = []
     for rivals in of_target.values():

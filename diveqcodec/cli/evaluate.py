@@ -6,7 +6,6 @@ import contextlib
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from diveqcodec.cli import batch, completion
 from diveqcodec.cli.console import Misuse, describe, reason
 from diveqcodec.cli.evaluateoptions import (
     Baselines,
+    Options,
     check_plot,
     parse_anchors,
     parse_baselines,
@@ -23,7 +23,8 @@ from diveqcodec.cli.evaluateoptions import (
     parse_qualities,
     parse_range,
 )
-from diveqcodec.cli.files import check_target, write_atomic
+from diveqcodec.cli.evaluateoutputs import check_inputs, check_outputs, json_files
+from diveqcodec.cli.files import write_atomic
 from diveqcodec.cli.kinds import PICTURES
 from diveqcodec.cli.options import (
     Session,
@@ -39,7 +40,7 @@ from diveqcodec.evaluate.offered import ANCHORS, QUALITIES
 from diveqcodec.store import Place, place
 
 if TYPE_CHECKING:
-    from diveqcodec.evaluate.comparison import Range, Rival
+    from diveqcodec.evaluate.comparison import Rival
     from diveqcodec.evaluate.journal import Journal
     from diveqcodec.evaluate.results import Results, Row
     from diveqcodec.evaluate.trials import Measured, Trial
@@ -47,30 +48,6 @@ if TYPE_CHECKING:
     from diveqcodec.zoo import Entry
 
 _FILE = click.Path(path_type=Path)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Options:
-    """The command's options, as click names them."""
-
-    dataset: str
-    qualities: tuple[float, ...]
-    efforts: tuple[int, ...]
-    model: str | None
-    anchors: tuple[str, ...]
-    baselines: Baselines
-    curves: tuple[str, ...]
-    bd_range: Range | None
-    parts: bool
-    output: Path | None
-    csv: Path | None
-    plot: Path | None
-    html: Path | None
-    save_images: Path | None
-    jobs: int | None
-    cluster: str | None
-    resume: Path | None
-    force: bool
 
 
 @click.command(short_help="Measure rate and distortion on pictures.")
@@ -171,16 +148,17 @@ def command(session: Session, **values: Any) -> None:
     them. BD-rates are those of the mean curves; beside them stand the median of the pictures' own
     and how many of them need fewer bits.
     """
-    options = _Options(**values)
+    options = Options(**values)
     check_cluster(options.cluster, options.jobs)
     entry = find_model(options.model)
-    _check_outputs(options, entry)
+    check_outputs(options, entry)
     files = _pictures(session, options.dataset)
     if options.plot is not None or options.html is not None:
         from diveqcodec.evaluate.plot import check_library
 
         check_library()
     trials = _trials(session, entry, options)
+    check_inputs(options, entry, trials, files)
     from diveqcodec.evaluate.comparison import known_rivals
 
     rivals = known_rivals(options.curves, [trial.codec.name for trial in trials])
@@ -199,7 +177,7 @@ def command(session: Session, **values: Any) -> None:
 
 
 @contextlib.contextmanager
-def _engine(options: _Options) -> Iterator[tuple[Engine | None, int]]:
+def _engine(options: Options) -> Iterator[tuple[Engine | None, int]]:
     """What measures instead of this process, if anything, and with how many in it; 0: unknown."""
     if options.cluster is not None:
         from diveqcodec.cluster import connected
@@ -214,7 +192,7 @@ def _engine(options: _Options) -> Iterator[tuple[Engine | None, int]]:
         yield LocalProcesses(options.jobs), options.jobs
 
 
-def _trials(session: Session, entry: Entry, options: _Options) -> list[Trial]:
+def _trials(session: Session, entry: Entry, options: Options) -> list[Trial]:
     """Every codec to measure, ours first.
 
     Raises:
@@ -313,7 +291,7 @@ def _report(
     session: Session,
     results: list[Results],
     known: list[Rival],
-    options: _Options,
+    options: Options,
     trials: Sequence[Trial],
     files: Sequence[Place],
 ) -> None:
@@ -334,7 +312,8 @@ def _report(
             blocks.append(report.bd_table(tested.name, compared))
     session.console.result("\n\n".join(blocks))
     if options.output is not None:
-        for path, found in zip(_json_files(options.output, results), results, strict=True):
+        names = [found.name for found in results]
+        for path, found in zip(json_files(options.output, names), results, strict=True):
             write_atomic(path, results_json(found).encode())
     if options.csv is not None:
         write_atomic(options.csv, report.results_csv(results).encode(errors="surrogateescape"))
@@ -348,36 +327,13 @@ def _report(
         write_atomic(options.html, html_report(content).encode(errors="backslashreplace"))
 
 
-def _plot(results: Sequence[Results], rivals: Sequence[Rival], options: _Options) -> None:
+def _plot(results: Sequence[Results], rivals: Sequence[Rival], options: Options) -> None:
     from diveqcodec.evaluate.comparison import curve_of
     from diveqcodec.evaluate.plot import PlotOptions, plot_curves
 
     assert options.plot is not None
     ours = [found.name for found in results[: max(1, len(options.efforts))]]
     plot_curves([curve_of(rival) for rival in rivals], options.plot, PlotOptions(emphasised=ours))
-
-
-def _json_files(path: Path, results: Sequence[Results]) -> list[Path]:
-    """The file of the first codec, ours, and those of the others: r.json, r.webp.json."""
-    return [path, *(_of_other(path, found.name) for found in results[1:])]
-
-
-def _of_other(path: Path, name: str) -> Path:
-    return path.with_name(f"{path.stem}.{name}{path.suffix}")
-
-
-def _check_outputs(options: _Options, entry: Entry) -> None:
-    """Refuse before anything is measured, which may take hours."""
-    targets = [path for path in (options.csv, options.plot, options.html) if path is not None]
-    if options.output is not None:
-        from diveqcodec.evaluate.anchors import parse
-        from diveqcodec.evaluate.dvq import codec_name
-
-        others = [codec_name(entry.name, effort) for effort in options.efforts[1:]]
-        others += [*(parse(spec).name for spec in options.anchors), *options.baselines]
-        targets += [options.output, *(_of_other(options.output, name) for name in others)]
-    for target in targets:
-        check_target(target, None, options.force)
 
 
 def _pictures(session: Session, dataset: str) -> list[Place]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,7 +12,34 @@ from diveqcodec.errors import ConfigError
 from diveqcodec.evaluate.offered import PLOT_SUFFIXES
 from diveqcodec.quality import HIGHEST, LOWEST
 
+if TYPE_CHECKING:
+    from diveqcodec.evaluate.comparison import Range
+
 Baselines = dict[str, dict[int, Path]]  # architecture -> quality -> weights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The command's options, as click names them."""
+
+    dataset: str
+    qualities: tuple[float, ...]
+    efforts: tuple[int, ...]
+    model: str | None
+    anchors: tuple[str, ...]
+    baselines: Baselines
+    curves: tuple[str, ...]
+    bd_range: Range | None
+    parts: bool
+    output: Path | None
+    csv: Path | None
+    plot: Path | None
+    html: Path | None
+    save_images: Path | None
+    jobs: int | None
+    cluster: str | None
+    resume: Path | None
+    force: bool
 
 
 def parse_qualities(

@@ -45,7 +45,7 @@ def command(
 
     The averaged weights are taken; all that decides how a .dvq file is read becomes integers.
     """
-    check_target(output, None, force)
+    check_target(output, run / "last.safetensors" if run.is_dir() else run, force)
     from diveqcodec.train.exporting import export
 
     report = export(run, output, check=check, licence=licence)

@@ -23,6 +23,7 @@ __all__ = [
     "OutputError",
     "check_stdout",
     "check_target",
+    "identity",
     "is_folder",
     "is_pipe",
     "read_remote",
@@ -125,6 +126,18 @@ def check_target(target: Place, source: Place | None, is_forced: bool) -> None:
         raise OutputError(f"{target}: is the input itself; name another output with -o")
     if not is_forced:
         raise OutputError(f"{target}: already exists; use -f to overwrite")
+
+
+def identity(path: Path) -> object:
+    """What all names of one file share, whether it exists or not.
+
+    None for what many may write to, such as a device or a pipe.
+    """
+    try:
+        found = path.stat()
+    except OSError:  # it is not there
+        return os.path.normcase(os.path.realpath(path))
+    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
 
 
 def _are_same(target: Place, source: Place) -> bool:

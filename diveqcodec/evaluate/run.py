@@ -175,7 +175,7 @@ def _divided(
         rows = {
             quality: row
             for quality, row in notes.rows(path, name, qualities).items()
-            if folders.decoded is None or _is_whole(_decoded_path(folders.decoded, row))
+            if folders.decoded is None or _is_whole(decoded_path(folders.decoded, name, quality))
         }
         known |= {(name, quality): row for quality, row in rows.items()}
         missing = tuple(quality for quality in qualities if quality not in rows)
@@ -225,7 +225,7 @@ def measure_picture(
         target = folders.coded / (stem + suffix)
         row, decoded = _measure(codec, picture, task.name, quality, target)
         if folders.decoded is not None:
-            _save(decoded, _decoded_path(folders.decoded, row))
+            _save(decoded, decoded_path(folders.decoded, task.name, quality))
         yield row
 
 
@@ -295,8 +295,9 @@ def picture_names(files: Sequence[Place]) -> list[str]:
     return names
 
 
-def _decoded_path(folder: Path, row: Row) -> Path:
-    return folder / f"{row.image}.q{row.quality:g}.png"
+def decoded_path(folder: Path, image: str, quality: float) -> Path:
+    """Where the decoded picture of a row is saved."""
+    return folder / f"{image}.q{quality:g}.png"
 
 
 def _is_whole(decoded: Path) -> bool:

@@ -149,6 +149,23 @@ def test_a_collision_hurts_its_own_files_only(coded: list[Picture]) -> None:
     assert written == ["a.jpg.dvq", "a.png.dvq", "b.dvq", "b.png.dvq"]
 
 
+def test_links_do_not_hide_a_collision(coded: list[Picture]) -> None:
+    draw(Path("d/a.png"))
+    draw(Path("d/b.png"))
+    Path("out").mkdir()
+    os.symlink("b.dvq", "out/a.dvq")
+    result = diveq("compress", "d", "-o", "out", "-f")
+    assert errors(result) == [
+        f"Error: d/{name}.png: out/{name}.dvq would be the output of d/{other}.png too; "
+        "do them apart, with -o, or use --keep-suffix"
+        for name, other in ("ab", "ba")
+    ]
+    assert not coded
+    os.symlink("d", "same")
+    assert diveq("compress", "d/a.png", "same/a.png").exit_code == 0
+    assert len(coded) == 1  # one picture with two names
+
+
 def test_what_is_given_twice_is_done_once() -> None:
     touch("d/a.png", "d/b.png")
     assert [job.source.name for job in planned(["d", "d/a.png", "./d/b.png"])] == [

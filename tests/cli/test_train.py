@@ -54,6 +54,15 @@ def test_train_plot_export_compress() -> None:
     result = diveq("export", "runs/mine", "-o", "mine.safetensors")
     assert errors(result) == ["Error: mine.safetensors: already exists; use -f to overwrite"]
 
+    last = Path("runs/mine/last.safetensors")
+    before = last.read_bytes()
+    for run in (last, last.parent):
+        result = diveq("export", run, "-o", last, "-f")
+        assert errors(result) == [
+            f"Error: {last}: is the input itself; name another output with -o"
+        ]
+        assert last.read_bytes() == before
+
 
 def test_options_replace_settings_and_the_run_has_a_default_name() -> None:
     arguments = ("-c", "tiny.toml", "--steps", 2, "--seed", 7, "--set", "optim.lr=1e-4")
