@@ -92,6 +92,14 @@ def restore(
         raise ValueError("its tensors are those of another model") from error
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file says that it is one; its tensors are not read."""
+    try:
+        return _is_complete(read_object(path))
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return False
+
+
 def load_average(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The averaged weights and the info of a checkpoint or a run folder.
 
@@ -124,6 +132,13 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise TrainingError(f"{path}: not a checkpoint of `diveq train`") from error
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"{path}: not a checkpoint, or damaged ({error})") from error
-    if not all(isinstance(info.get(key), kind) for key, kind in _INFO.items()):
+    if not _is_complete(info):
         raise TrainingError(f"{path}: not a checkpoint of `diveq train`")
     return tensors, info
+
+
+def _is_complete(info: object) -> bool:
+    """Whether this is what a checkpoint says of itself."""
+    return isinstance(info, dict) and all(
+        isinstance(info.get(key), kind) for key, kind in _INFO.items()
+    )

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -21,13 +20,13 @@ from types import FrameType
 import torch
 
 from diveqcodec.atomic import replacing
-from diveqcodec.errors import TrainingError
+from diveqcodec.errors import ConfigError, TrainingError
 from diveqcodec.exact.metadata import read_info
 from diveqcodec.exact.tensorfile import load_for_training
 from diveqcodec.model.config import ModelConfig
 from diveqcodec.model.dvq import DvqModel
-from diveqcodec.train import data
-from diveqcodec.train.config import TrainConfig, to_toml
+from diveqcodec.train import checkpoint, data
+from diveqcodec.train.config import TrainConfig, load, to_toml
 from diveqcodec.train.loop import Progress, Trainer
 from diveqcodec.train.pace import Pace
 from diveqcodec.train.processes import Processes, join
@@ -42,7 +41,7 @@ _OURS = (  # patterns of what a run and the commands about it leave in its folde
     "log.jsonl",
     "last.safetensors",
     "best.safetensors",
-    "samples",
+    "samples/step-[0-9]*.png",
     "curves.png",
 )
 
@@ -102,7 +101,7 @@ def run(
         folder: where everything is written; empty or missing unless `resume` or `force`.
         device: where to train, the CPU by default.
         resume: go on from `last.safetensors`.
-        force: overwrite what an earlier run left in the folder.
+        force: overwrite what an earlier run left in the folder, and nothing else.
         init: weights file to start from instead of cosines. All of its networks are
             trained from the first step on.
         progress: called with the step and every line of the log.
@@ -250,9 +249,40 @@ def _check_folder(folder: Path, *, resume: bool, force: bool) -> None:
     if resume:
         if not (folder / "last.safetensors").exists():
             raise TrainingError(f"{folder}: has no last.safetensors to resume from")
-    elif not force and folder.exists() and any(folder.iterdir()):
+    elif not folder.exists() or not any(folder.iterdir()):
+        return
+    elif not _is_run(folder):
+        raise TrainingError(f"{folder}: is not empty, and no run; name another folder")
+    elif not force:
         on = "go on with --resume, " if (folder / "last.safetensors").exists() else ""
         raise TrainingError(f"{folder}: is not empty; {on}overwrite with -f, or name another")
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether training has written here: told by what is in the files, not by their names."""
+    return (
+        checkpoint.is_checkpoint(folder / "last.safetensors")
+        or _is_log(folder / "log.jsonl")
+        or _is_resolved(folder / "config.toml")  # all that there is before the first line of a log
+    )
+
+
+def _is_log(path: Path) -> bool:
+    """Whether a file begins as the log of a run does."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            line = json.loads(file.readline())
+    except (OSError, ValueError):
+        return False
+    return isinstance(line, dict) and "step" in line and ("slices" in line or "validation" in line)
+
+
+def _is_resolved(path: Path) -> bool:
+    """Whether a configuration is one as runs write it, letter by letter."""
+    try:
+        return path.read_text("utf-8") == to_toml(load(path))
+    except (OSError, ValueError, ConfigError):
+        return False
 
 
 def _open_folder(folder: Path, trainer: Trainer, *, resume: bool) -> None:
@@ -263,10 +293,9 @@ def _open_folder(folder: Path, trainer: Trainer, *, resume: bool) -> None:
             _cut_log(folder / "log.jsonl", trainer.step)
         else:
             for path in [found for pattern in _OURS for found in folder.glob(pattern)]:
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
+                path.unlink()
+            with suppress(OSError):  # it is not there, or has more than ours
+                (folder / "samples").rmdir()
     except OSError as error:
         raise TrainingError(f"{folder}: cannot be written ({error.strerror})") from error
     _write_config(folder, trainer.config)

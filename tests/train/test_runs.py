@@ -30,6 +30,7 @@ from diveqcodec.train.exporting import export
 from diveqcodec.train.plotting import read_log
 from diveqcodec.train.schedule import average_decay, decoded_by_networks, learning_rate
 from diveqcodec.train.statistics import Interval
+from tests.support.places import GOLDEN
 from tests.support.tiny import TINY, tiny_config
 from tests.support.training import draw_pictures
 
@@ -171,7 +172,7 @@ def test_full_folder_is_refused(finished: Path, dataset: Path, tmp_path: Path) -
     assert (finished / "log.jsonl").read_bytes() == before
     with pytest.raises(TrainingError, match=r"has no last.safetensors to resume from"):
         train.run(tiny_config(), dataset, tmp_path, resume=True)
-    (tmp_path / "notes.txt").write_text("")
+    (tmp_path / "config.toml").write_bytes((finished / "config.toml").read_bytes())
     with pytest.raises(TrainingError, match="is not empty; overwrite with -f, or name another$"):
         train.run(tiny_config(), dataset, tmp_path)
     (tmp_path / "file").write_text("")
@@ -179,18 +180,59 @@ def test_full_folder_is_refused(finished: Path, dataset: Path, tmp_path: Path) -
         train.run(tiny_config(), dataset, tmp_path / "file")
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("main.py", "print()"),
+        ("config.toml", "[model]\nlayers = 3\n"),
+        ("config.toml", "seed = 1\n"),  # a configuration for a run, which somebody wrote
+        ("config.toml", b"\xff"),
+        ("log.jsonl", '{"step": 50, "loss": 0.25}\n'),
+        ("log.jsonl", "50\n"),
+        ("log.jsonl", b"\xff\n"),
+        ("last.safetensors", "weights"),
+        ("last.safetensors", GOLDEN / "tiny.safetensors"),  # weights, and no checkpoint
+    ],
+)
+def test_force_touches_no_folder_that_is_no_run(
+    name: str, content: str | bytes | Path, dataset: Path, tmp_path: Path
+) -> None:
+    if isinstance(content, Path):
+        content = content.read_bytes()
+    (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "step-1.png").write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for force in (False, True):
+        with pytest.raises(TrainingError, match="is not empty, and no run; name another folder$"):
+            train.run(tiny_config(2), dataset, tmp_path, force=force)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["config.toml", "log.jsonl", "last.safetensors"])
+def test_force_overwrites_whatever_a_run_has_left(
+    name: str, finished: Path, dataset: Path, tmp_path: Path
+) -> None:
+    """A run may have been killed at any moment."""
+    (tmp_path / name).write_bytes((finished / name).read_bytes())
+    train.run(tiny_config(2), dataset, tmp_path, force=True)
+    assert [line["step"] for line in read_log(tmp_path)] == [2, 2]
+
+
 def test_force_starts_anew_and_keeps_what_is_not_ours(dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    (tmp_path / "log.jsonl").write_text('{"step": 99}\n')
+    (tmp_path / "log.jsonl").write_text('{"step": 99, "slices": []}\n')
     (tmp_path / "samples").mkdir()
-    (tmp_path / "samples" / "old.png").write_text("")
-    old = ("curves.png", "best.safetensors")
+    kept = tmp_path / "samples" / "precious.png"
+    kept.write_text("mine")
+    old = ("curves.png", "best.safetensors", "samples/step-0000099.png")
     for name in old:
         (tmp_path / name).write_text("")
     train.run(tiny_config(2), dataset, tmp_path, force=True)
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert [line["step"] for line in read_log(tmp_path)] == [2, 2]
-    assert not (tmp_path / "samples" / "old.png").exists()
+    assert kept.read_text() == "mine"
+    assert not (tmp_path / "samples" / "step-0000099.png").exists()
     assert not (tmp_path / "curves.png").exists()
     assert (tmp_path / "best.safetensors").stat().st_size > 0
 
