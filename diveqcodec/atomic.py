@@ -3,25 +3,43 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+
+def followed(path: Path) -> Path:
+    """The file that a path means: links are followed, also to a file that is not there yet.
+
+    Raises:
+        OSError: they lead in a circle.
+    """
+    if not path.is_symlink():
+        return path
+    real = Path(os.path.realpath(path))
+    if real.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return real
 
 
 @contextlib.contextmanager
 def replacing(target: Path, temporary: Path | None = None) -> Iterator[Path]:
     """A path to write to: what is there takes the place of `target` if the block ends well.
 
-    Otherwise what was written is removed, and the old file stays.
+    Otherwise what was written is removed, and the old file stays. Of a link, the file that it
+    leads to is replaced.
 
     Args:
         target: the file.
-        temporary: the path, in the same folder. By default its name is the target's and `.tmp`, so
-            that of a process that is killed again and again one file is left, not many.
+        temporary: the path, in the same folder as the file itself (see `followed`). By default its
+            name is the target's and `.tmp`, so that of a process that is killed again and again
+            one file is left, not many.
 
     Raises:
         OSError: it cannot be written.
     """
+    target = followed(target)
     temporary = temporary or target.with_name(target.name + ".tmp")
     try:
         yield temporary

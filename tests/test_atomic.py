@@ -18,6 +18,29 @@ def test_a_block_that_ends_well_replaces(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_links_stay_and_what_they_lead_to_is_replaced(tmp_path: Path) -> None:
+    other, here = tmp_path / "other", tmp_path / "here"
+    other.mkdir()
+    here.mkdir()
+    (here / "link").symlink_to("../other/file")
+    (here / "again").symlink_to("link")
+    for text in ("new", "newer"):  # the first time it leads to nothing
+        with replacing(here / "again") as temporary:
+            temporary.write_text(text)
+            assert temporary.parent.samefile(other)  # a rename does not leave its disk
+        assert (other / "file").read_text() == text
+    assert sorted(path.is_symlink() for path in tmp_path.rglob("*")) == [False] * 3 + [True] * 2
+
+
+def test_links_in_a_circle_are_no_file(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(OSError, match="symbolic link") as caught, replacing(tmp_path / "a"):
+        pass
+    assert caught.value.filename == str(tmp_path / "a")
+    assert (tmp_path / "a").is_symlink()
+
+
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt, ValueError])
 def test_a_block_that_fails_leaves_the_old_file_alone(
     tmp_path: Path, error: type[BaseException]

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from diveqcodec.atomic import replacing
+from diveqcodec.atomic import followed, replacing
 from diveqcodec.cli.console import Misuse, OutputError, reason, stdout_error
 from diveqcodec.errors import DiveqError
 from diveqcodec.store import Place, Remote, place
@@ -110,20 +110,24 @@ def check_target(target: Place, source: Place | None, is_forced: bool) -> None:
     """Refuse an output that would destroy something, before any work is done.
 
     Raises:
-        OutputError: it exists and `is_forced` is False, or it is the input itself.
+        OutputError: it exists, if only as a link to what does not, and `is_forced` is False; or it
+            is the input itself.
     """
     try:
         if not _is_or_will_be_file(target):
             if target.is_dir():
                 raise OutputError(f"{target}: is a folder")
             return
-        if not target.exists():
+        if not _is_there(target):
             return
         is_input = source is not None and _are_same(target, source)
+        is_open = isinstance(target, Path) and not target.exists()
     except OSError as error:  # a name that is too long
         raise OutputError(f"{target}: cannot be written: {reason(error)}") from error
     if is_input:
         raise OutputError(f"{target}: is the input itself; name another output with -o")
+    if not is_forced and is_open:
+        raise OutputError(f"{target}: is a link to a file that is not there; use -f to write it")
     if not is_forced:
         raise OutputError(f"{target}: already exists; use -f to overwrite")
 
@@ -142,8 +146,13 @@ def identity(path: Path) -> object:
 
 def _are_same(target: Place, source: Place) -> bool:
     if isinstance(target, Path) and isinstance(source, Path):
-        return source.exists() and target.samefile(source)
+        return identity(target) == identity(source) is not None
     return str(target) == str(source)
+
+
+def _is_there(target: Place) -> bool:
+    """As `--skip-existing` has it: a link is, wherever it leads."""
+    return os.path.lexists(target) if isinstance(target, Path) else target.exists()
 
 
 def write_atomic(
@@ -157,7 +166,8 @@ def write_atomic(
     """Write a file, making its folders: after a crash there is the old file or the new one.
 
     It gets the permissions of the file it replaces, else those of `source`, else those of any new
-    file. A device or a pipe (`/dev/null`) is written to, never replaced.
+    file. A device or a pipe (`/dev/null`) is written to, never replaced; a link stays, and the file
+    that it leads to is written.
 
     Args:
         target: The file.
@@ -182,14 +192,19 @@ def write_atomic(
     # Hidden, so that a folder's other files are never taken for it should it be left by a crash,
     # and short, because the target's name may be as long as the file system allows. A number that
     # comes again, such as a process's in a container, would meet what a crash has left.
-    temporary = target.with_name(f".diveq-{secrets.token_hex(8)}.tmp")
+    name = f".diveq-{secrets.token_hex(8)}.tmp"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        file = followed(target)
+        if not file.parent.is_dir():
+            problem = f"links to {file}, whose folder is not there"
+            raise OutputError(f"{target}: cannot be written: {problem}")
+        temporary = file.with_name(name)
         permissions = _permissions(target, source)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        with replacing(target, temporary):
-            with open(os.open(temporary, flags, permissions or 0o666), "wb") as file:
-                file.write(data)
+        with replacing(file, temporary):
+            with open(os.open(temporary, flags, permissions or 0o666), "wb") as written:
+                written.write(data)
             if check is not None:
                 check(temporary.read_bytes())
             if keeps_times and source is not None:

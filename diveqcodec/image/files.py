@@ -4,6 +4,7 @@
 says in `notices` what it had to change. `save` writes them again.
 """
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -153,7 +154,7 @@ def _writable(target: str | Path | BinaryIO) -> Iterator[BinaryIO]:
             yield file
         except BaseException:
             if is_new:
-                Path(target).unlink(missing_ok=True)
+                Path(os.path.realpath(target)).unlink(missing_ok=True)  # a link stays
             raise
 
 

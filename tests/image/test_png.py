@@ -147,3 +147,7 @@ def test_what_cannot_be_written_leaves_nothing(
     with pytest.raises(ImageError, match="No space left on device"):
         save(picture, tmp_path / "a.png", "png", workers=2)
     assert not list(tmp_path.iterdir())
+    (tmp_path / "link.png").symlink_to("a.png")
+    with pytest.raises(ImageError, match="No space left on device"):
+        save(picture, tmp_path / "link.png", "png", workers=2)
+    assert [path.is_symlink() for path in tmp_path.iterdir()] == [True]  # and nothing behind it
