@@ -174,5 +174,11 @@ def test_import_refuses_damaged_weights_and_taken_names(models: Path, tmp_path: 
     shutil.copyfile(TINY, tmp_path / "mine.safetensors")
     result = diveq("models", "--import", tmp_path / "mine.safetensors")
     assert result.exit_code == 1
-    assert "already exists" in errors(result)[0]
+    taken_is = f"Error: {taken}: already exists; import the weights under another name"
+    assert errors(result) == [taken_is]
     assert taken.read_bytes() == before
+    taken.unlink()
+    taken.symlink_to("nothing")
+    result = diveq("models", "--import", tmp_path / "mine.safetensors")
+    assert errors(result) == [taken_is]
+    assert taken.is_symlink()

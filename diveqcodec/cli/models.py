@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from diveqcodec.cli.files import check_target, write_atomic
+from diveqcodec.cli.console import OutputError
+from diveqcodec.cli.files import write_atomic
 from diveqcodec.cli.options import Session, session_options
 
 if TYPE_CHECKING:
@@ -69,7 +71,8 @@ def _import(session: Session, source: Path) -> None:
     target = zoo.user_folder() / source.name
     if target.suffix != zoo.SUFFIX:
         target = target.with_name(target.name + zoo.SUFFIX)
-    check_target(target, source, is_forced=False)
+    if os.path.lexists(target):  # no -f: .dvq files may need the weights that are there
+        raise OutputError(f"{target}: already exists; import the weights under another name")
     write_atomic(target, source.read_bytes())
     session.console.line(f"{source} -> {target}   {entry.model_id}")
     session.console.record(_record(zoo.read_entry(target), False))
