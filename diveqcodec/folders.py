@@ -1,10 +1,18 @@
-"""The files below a folder, as every command that is given one sees them. Knows no contents."""
+"""Folders as every command sees them: files below one, and the user's own. Knows no contents."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from pathlib import Path
+
+
+def home() -> Path | None:
+    """The user's own folder; None for a user whom the system does not know, as in a container."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
 
 
 def files_below(

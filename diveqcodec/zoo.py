@@ -10,6 +10,7 @@ Knows nothing of pictures or of the command line.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.resources
 import logging
 import os
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from diveqcodec.errors import ModelError
 from diveqcodec.exact.metadata import read_info
+from diveqcodec.folders import home
 
 if TYPE_CHECKING:
     import torch
@@ -167,16 +169,26 @@ def read_entry(path: Path) -> Entry:
 def folders() -> list[Path]:
     """Where weights are looked for, in order; not all need exist."""
     named = os.environ.get(VARIABLE, "").split(os.pathsep)
-    return [*(Path(name) for name in named if name), user_folder(), shipped_folder()]
+    found = [Path(name) for name in named if name]
+    with contextlib.suppress(ModelError):  # a user without a folder
+        found.append(user_folder())
+    return [*found, shipped_folder()]
 
 
 def user_folder() -> Path:
-    """The user's own folder of weights, which need not exist."""
+    """The user's own folder of weights, which need not exist.
+
+    Raises:
+        ModelError: the user has no folder at all.
+    """
+    variable, below = "XDG_DATA_HOME", Path(".local", "share")
     if os.name == "nt":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    else:
-        base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(base) / "diveq" / "models"
+        variable, below = "LOCALAPPDATA", Path("AppData", "Local")
+    if base := os.environ.get(variable):
+        return Path(base) / "diveq" / "models"
+    if (own := home()) is None:
+        raise ModelError(f"this user has no home folder; set HOME, or {variable}")
+    return own / below / "diveq" / "models"
 
 
 def shipped_folder() -> Path:

@@ -182,3 +182,21 @@ def test_import_refuses_damaged_weights_and_taken_names(models: Path, tmp_path: 
     result = diveq("models", "--import", tmp_path / "mine.safetensors")
     assert errors(result) == [taken_is]
     assert taken.is_symlink()
+
+
+def test_a_user_without_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As a container has whose user is a number without a name."""
+    monkeypatch.delenv("XDG_DATA_HOME")
+    monkeypatch.setattr(Path, "home", no_home)
+    assert [entry.name for entry in zoo.installed()] == [zoo.DEFAULT]
+    assert diveq("models").exit_code == 0
+    other = make(tmp_path / "other.safetensors", "ab" * 8)
+    assert zoo.find(other).path == other
+    monkeypatch.setenv(zoo.VARIABLE, "")
+    result = diveq("models", "--import", TINY)
+    assert errors(result) == ["Error: this user has no home folder; set HOME, or XDG_DATA_HOME"]
+    assert diveq("models").stderr.startswith(f"Note: no weights in {zoo.shipped_folder()}; ")
+
+
+def no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")

@@ -20,6 +20,7 @@ from diveqcodec.cli.files import write_atomic
 from diveqcodec.cli.options import Session, session_options
 from diveqcodec.container.bitstream import MIME
 from diveqcodec.errors import DiveqError
+from diveqcodec.folders import home
 
 _TYPE = Path("mime", "packages", "diveq.xml")
 _THUMBNAILER = Path("thumbnailers", "diveq.thumbnailer")
@@ -43,14 +44,27 @@ def command(session: Session, remove: bool, folder: Path | None) -> None:
     """
     if os.name == "nt" or sys.platform == "darwin":
         raise Misuse("diveq desktop: this system has no freedesktop.org folders")
-    home = folder or Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    folder = folder or _shared_data()
     for name, text in {_TYPE: type_file(), _THUMBNAILER: thumbnailer_file()}.items():
         if remove:
-            _remove(home / name)
+            _remove(folder / name)
         else:
-            write_atomic(home / name, text.encode())
-        session.console.line(f"{'removed' if remove else 'wrote'} {home / name}")
-    _update(home / "mime", session)
+            write_atomic(folder / name, text.encode())
+        session.console.line(f"{'removed' if remove else 'wrote'} {folder / name}")
+    _update(folder / "mime", session)
+
+
+def _shared_data() -> Path:
+    """The user's folder of shared data.
+
+    Raises:
+        DiveqError: the user has none.
+    """
+    if named := os.environ.get("XDG_DATA_HOME"):
+        return Path(named)
+    if (own := home()) is None:
+        raise DiveqError("this user has no home folder; name one of shared data with --folder")
+    return own / ".local" / "share"
 
 
 def type_file() -> str:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from diveqcodec.cli.desktop import thumbnailer_file, type_file
 from diveqcodec.pillow import MIME
-from tests.support.commands import diveq, draw, install_tiny, opened
+from tests.support.commands import diveq, draw, errors, install_tiny, opened
 from tests.support.places import GOLDEN, ROOT
 
 NAMESPACE = {"m": "http://www.freedesktop.org/standards/shared-mime-info"}
@@ -147,3 +147,16 @@ def test_thumbnails_of_what_is_damaged_or_missing(tmp_path: Path) -> None:
     result = diveq("thumbnail", GOLDEN / "colour.dvq", tmp_path / "none" / "out.png")
     assert result.exit_code == 1
     assert result.stderr.endswith("out.png: cannot be written: no such file\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="folders of freedesktop.org")
+def test_a_user_without_a_folder_names_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert errors(diveq("desktop")) == [
+        "Error: this user has no home folder; name one of shared data with --folder"
+    ]
+    assert diveq("desktop", "--folder", tmp_path / "share").exit_code == 0
