@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, get_args
 
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError, features
 
 from diveqcodec.errors import ImageError, said
 from diveqcodec.image import ends, png, tiff
@@ -38,6 +38,7 @@ from diveqcodec.store import Remote
 
 # Pillow would start Ghostscript for the first, and the second is drawn by Windows alone.
 _DRAWINGS: Final = ("EPS", "WMF")
+_LIBRARIES: Final = {"AVIF": "avif", "JPEG": "jpg", "JPEG2000": "jpg_2000", "WEBP": "webp"}
 # Formats that Pillow writes without transparency, and those that lose it without an error.
 _OPAQUE: Final = ("jpeg", "ppm")
 
@@ -249,6 +250,8 @@ def _check(image: Image.Image, asked: _Asked) -> None:
 def _why(file: BinaryIO, head: bytes, failure: Exception) -> str:
     """Why a file cannot be read."""
     kind = sniff(head)
+    if kind is not None and _is_lacking(kind.name):
+        return kind.remedy
     if not isinstance(failure, UnidentifiedImageError):
         return f"cannot be decoded ({said(failure)})"
     if not head:
@@ -264,6 +267,12 @@ def _why(file: BinaryIO, head: bytes, failure: Exception) -> str:
     except Exception as error:  # as in `_load`
         return f"a {kind.name} file that cannot be read ({said(error)})"
     return f"a {kind.name} file that cannot be read"
+
+
+def _is_lacking(name: str) -> bool:
+    """Whether this Pillow was built without the library that reads a format."""
+    Image.init()
+    return name in Image.OPEN and name in _LIBRARIES and not features.check(_LIBRARIES[name])
 
 
 def _decode(image: Image.Image, asked: _Asked, notices: list[str]) -> Picture:

@@ -28,6 +28,7 @@ _PILLOW: Final = (
     (b"qoif", "QOI"),
     (b"icns", "ICNS"),
 )
+_READ: Final = frozenset((*(name for _, name in _PILLOW), "WEBP", "AVIF"))
 _JXL: Final = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 _RAW: Final = (
     (b"FUJIFILMCCD-RAW", "Fujifilm"),
@@ -95,6 +96,9 @@ class PictureKind:
             return f"{self.name}, not developed; make a TIFF or PNG of it first, such as with rawpy"
         if self.package is not None:
             return f"{self.name}, which Pillow cannot read by itself; pip install {self.package}"
+        if self.name in _READ:
+            wheel = "pip install --force-reinstall 'pillow>=11.3'"
+            return f"{self.name}, which this Pillow was built without; its wheel has it: {wheel}"
         return self.name
 
 

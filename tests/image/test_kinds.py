@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from diveqcodec.container import bitstream
 from diveqcodec.errors import ImageError
@@ -71,6 +71,34 @@ def test_what_is_said(head: bytes, told: str, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(ImageError) as caught:
         load(BytesIO(head), name="x")
     assert str(caught.value) == f"x: {told}"
+
+
+@pytest.mark.parametrize("format", ["AVIF", "JPEG", "JPEG2000", "WEBP"])
+@pytest.mark.parametrize("lacks_plugin", [False, True])
+def test_a_pillow_without_a_library_is_named(
+    format: str, lacks_plugin: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Older ones have no plugin of AVIF, later ones one that cannot read without the library."""
+    stream = BytesIO()
+    Image.new("RGB", (20, 20)).save(stream, format)
+
+    def refuse(*_: Any) -> Any:
+        raise SyntaxError("not installed")
+
+    known = [name for name in Image.ID if name != format]
+    opened = {name: Image.OPEN[name] for name in known}
+    if not lacks_plugin:
+        known.append(format)
+        opened[format] = (refuse, None)
+        monkeypatch.setattr(features, "check", lambda name: False)
+    monkeypatch.setattr(Image, "ID", known)
+    monkeypatch.setattr(Image, "OPEN", opened)
+    with pytest.raises(ImageError) as caught:
+        load(stream, name="x")
+    assert str(caught.value) == (
+        f"x: {format}, which this Pillow was built without; its wheel has it: "
+        "pip install --force-reinstall 'pillow>=11.3'"
+    )
 
 
 def test_an_installed_plugin_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
