@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from typing import Any, Literal, TypeVar
@@ -64,8 +65,19 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         return tuple(_convert(inner[0], v, name) for v in value)
     if origin is types.UnionType:
         raise ConfigError(f"{name}: cannot be set")
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return _finite(value, name)
     if isinstance(value, bool) and hint is not bool or not isinstance(value, hint):
         raise ConfigError(f"{name}: expected {hint.__name__}, got {value!r}")
     return value
+
+
+def _finite(value: float, name: str) -> float:
+    """A number as a float; TOML and JSON know some that are none."""
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ConfigError(f"{name}: expected a finite number, got {str(value)[:20]}")
+    return number

@@ -60,7 +60,7 @@ class Target:
             ConfigError: the value is not positive, or not finite.
         """
         if not (math.isfinite(self.value) and self.value > 0):
-            raise ConfigError(f"target {self.kind} {self.value:g}: must be above 0")
+            raise ConfigError(f"target {self.kind} {self.value:g}: must be above 0, and finite")
 
 
 @dataclass(frozen=True, slots=True)

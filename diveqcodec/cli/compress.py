@@ -19,6 +19,7 @@ from diveqcodec.cli.files import STREAM, is_pipe, read_remote, read_stdin
 from diveqcodec.cli.jobs import Job, Outcome, Writing, store
 from diveqcodec.cli.kinds import DVQ_SUFFIX, PICTURES
 from diveqcodec.cli.options import (
+    FiniteRange,
     Session,
     background_option,
     batch_options,
@@ -78,7 +79,7 @@ class _Settings:
 @click.option(
     "-q",
     "--quality",
-    type=click.FloatRange(LOWEST, HIGHEST),
+    type=FiniteRange(LOWEST, HIGHEST),
     default=DEFAULT_QUALITY,
     show_default=True,
     shell_complete=completion.qualities,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,6 +95,8 @@ def parse_range(
         low, high = (float(part) for part in value.split(","))
     except ValueError as error:
         raise click.BadParameter(f"{value!r} is not two numbers such as 28.5,38.5") from error
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise click.BadParameter(f"{value!r}: both ends are finite numbers")
     if not low < high:
         raise click.BadParameter(f"{value!r}: the lower end comes first")
     return low, high

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from diveqcodec.cli.console import Misuse
-from diveqcodec.cli.options import Session, force_option, session_options
+from diveqcodec.cli.options import FiniteRange, Session, force_option, session_options
 
 if TYPE_CHECKING:
     from diveqcodec.train import Result, TrainConfig
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 @click.option("--steps", type=click.IntRange(1), help="Steps in all: optim.steps.")
 @click.option(
     "--hours",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     help="How long this session shall take; the steps are adapted to it.",
 )
 @click.option("--seed", type=click.IntRange(0), help="Of all that is random: seed.")

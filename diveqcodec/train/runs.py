@@ -34,6 +34,8 @@ from diveqcodec.train.statistics import Interval
 
 log = logging.getLogger(__name__)
 
+_LONGEST = 1e6  # hours: a century
+
 Start = tuple[DvqModel, list[str]]  # a model to go on from, and the history of its weights
 
 _OURS = (  # patterns of what a run and the commands about it leave in its folder
@@ -110,11 +112,13 @@ def run(
 
     Raises:
         TrainingError: folder, pictures or checkpoint are not usable, or training failed.
-        ConfigError: the model differs from that of `init`.
+        ConfigError: the model differs from that of `init`, or nothing can take so many hours.
         ModelError: `init` is not a weights file.
     """
     if resume and init is not None:
         raise TrainingError(f"{init}: a run is either resumed or started from weights, not both")
+    if hours is not None and not 0 < hours <= _LONGEST:
+        raise ConfigError(f"hours: {hours:g} is not above 0, and {_LONGEST:g} at most")
     processes = join(device or torch.device("cpu"))
     if processes.is_first:
         _check_folder(folder, resume=resume, force=force)

@@ -83,7 +83,16 @@ def test_options_are_those_that_the_codec_has() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("-q", 0), ("-q", 101), ("-e", 8), ("--background", "soup"), ("--threads", 0)]
+    "arguments",
+    [
+        ("-q", 0),
+        ("-q", 101),
+        ("-q", "nan"),
+        ("-q", "inf"),
+        ("-e", 8),
+        ("--background", "soup"),
+        ("--threads", 0),
+    ],
 )
 def test_values_out_of_range_are_wrong_usage(arguments: tuple[object, ...]) -> None:
     draw(Path("photo.png"))
@@ -99,7 +108,8 @@ def test_values_out_of_range_are_wrong_usage(arguments: tuple[object, ...]) -> N
         (["--target-bpp", 1, "--target-size", 9], "--target-bpp and --target-size exclude"),
         (["--target-psnr", 30, "-q", 50], "--target-psnr and -q exclude each other; use one"),
         (["--target-psnr", -1], "target psnr -1: must be above 0"),
-        (["--target-bpp", "nan"], "target bpp nan: must be above 0"),
+        (["--target-bpp", "nan"], "target bpp nan: must be above 0, and finite"),
+        (["--target-psnr", "inf"], "target psnr inf: must be above 0, and finite"),
         (["--target-size", 0], "0"),
         (
             ["--target-bpp", 1, "--lossless"],

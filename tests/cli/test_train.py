@@ -159,6 +159,15 @@ def test_wrong_usage(arguments: tuple[str, ...], message: str) -> None:
     assert errors(result) == [f"Error: {message}"]
 
 
+@pytest.mark.parametrize("hours", ["nan", "inf", "-inf", "0", "-1", "1e999"])
+def test_hours_are_a_finite_number(hours: str) -> None:
+    result = diveq("train", "photos", "-c", "tiny.toml", f"--hours={hours}")
+    assert result.exit_code == 2
+    (line,) = errors(result)
+    assert line.startswith("Error: Invalid value for '--hours': ")
+    assert not Path("runs").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -168,6 +177,8 @@ def test_wrong_usage(arguments: tuple[str, ...], message: str) -> None:
             ("photos", "--set", "optim.stepz=1"),
             "unknown key optim.stepz; did you mean optim.steps?",
         ),
+        (("photos", "--set", "optim.lr=nan"), "optim.lr: expected a finite number, got nan"),
+        (("photos", "--hours", "1e300"), "hours: 1e+300 is not above 0, and 1e+06 at most"),
         (("photos", "-o", "fresh", "--resume"), "fresh"),
         (("--plot", "fresh"), "fresh"),
     ],

@@ -1,6 +1,7 @@
 """Runs from the outside: folder, log, samples, stopping, failing, starting from weights, export."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -676,6 +677,29 @@ def test_averaged_weights_trail_behind(dataset: Path, tmp_path: Path) -> None:
     assert 0 < decay < 1
     torch.testing.assert_close(average, decay * start + (1 - decay) * now)
     assert average_decay(100_000, 0.999) == 0.999
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "+nan", "1" + "0" * 400])
+@pytest.mark.parametrize("name", ["optim.lr", "optim.flat", "log.checkpoint_minutes"])
+def test_settings_are_finite_numbers(name: str, text: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"^{name}: expected a finite number, got .{{1,20}}$"):
+        load_config(None, (f"{name}={text}",))
+    path = tmp_path / "c.toml"
+    path.write_text(f"{name} = {text}\n")
+    with pytest.raises(ConfigError, match=rf"^{path}: {name}: expected a finite number, got "):
+        load_config(path)
+
+
+def test_pairs_of_numbers_are_finite() -> None:
+    with pytest.raises(ConfigError, match=r"^optim.betas: expected a finite number, got nan$"):
+        load_config(None, ("optim.betas=[0.9, nan]",))
+
+
+@pytest.mark.parametrize("hours", [math.nan, math.inf, 0.0, -1.0, 1e300])
+def test_hours_that_no_run_takes(hours: float, dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="^hours: "):
+        train.run(tiny_config(), dataset, tmp_path / "run", hours=hours)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("text", ["0.98", ".98", "98e-2", "+.98", "9.8e-1"])
