@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from diveqcodec.atomic import replacing
 from diveqcodec.errors import DiveqError
 from diveqcodec.evaluate.curves import Curve, Metric
 from diveqcodec.evaluate.libraries import import_library
@@ -91,7 +92,7 @@ class _Label:
 
 
 def plot_curves(curves: Sequence[Curve], path: Path, options: PlotOptions | None = None) -> None:
-    """Draw the curves into a file whose suffix gives the format.
+    """Draw the curves into a file whose suffix gives the format, making its folders.
 
     A curve that has nothing in the frame is left out, and a warning is logged.
 
@@ -103,7 +104,10 @@ def plot_curves(curves: Sequence[Curve], path: Path, options: PlotOptions | None
     with _style():
         figure = _figure(curves, options or PlotOptions(), f"{path}: ")
         try:
-            figure.savefig(path, dpi=160, metadata=_metadata(path.suffix.lower()))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as temporary:
+                suffix = path.suffix.lower()
+                figure.savefig(temporary, format=suffix[1:], dpi=160, metadata=_metadata(suffix))
         except OSError as error:
             raise DiveqError(f"{path}: cannot write the plot: {error.strerror}") from error
 

@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from diveqcodec.errors import DiveqError
@@ -116,8 +117,30 @@ def test_what_cannot_be_drawn(curves: list[Curve], tmp_path: Path) -> None:
         plot_curves(curves, tmp_path / "rd.gif")
     with pytest.raises(DiveqError, match="no curve has psnr"):
         plot_curves([], tmp_path / "rd.png")
+    (tmp_path / "no").write_text("")
     with pytest.raises(DiveqError, match="cannot write the plot"):
         plot_curves(curves, tmp_path / "no" / "rd.png")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_a_plot_is_the_old_one_or_the_new_one(
+    suffix: str, curves: list[Curve], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder of its own, which is made: other files of results have theirs made too."""
+    path = tmp_path / "new" / f"rd{suffix}"
+    plot_curves(curves, path)
+    before = path.read_bytes()
+    assert before[:4] in (b"\x89PNG", b"<?xm", b"%PDF")
+
+    def fail(self: Figure, target: Path, **_: object) -> None:
+        target.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", fail)
+    with pytest.raises(DiveqError, match="cannot write the plot: No space left on device"):
+        plot_curves(curves, path)
+    assert list(path.parent.iterdir()) == [path]
+    assert path.read_bytes() == before
 
 
 def test_without_matplotlib(
