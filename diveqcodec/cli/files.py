@@ -121,7 +121,7 @@ def check_target(target: Place, source: Place | None, is_forced: bool) -> None:
         if not _is_there(target):
             return
         is_input = source is not None and _are_same(target, source)
-        is_open = isinstance(target, Path) and not target.exists()
+        is_open = isinstance(target, Path) and not _linked(target).exists()
     except OSError as error:  # a name that is too long
         raise OutputError(f"{target}: cannot be written: {reason(error)}") from error
     if is_input:
@@ -195,10 +195,7 @@ def write_atomic(
     name = f".diveq-{secrets.token_hex(8)}.tmp"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        file = followed(target)
-        if not file.parent.is_dir():
-            problem = f"links to {file}, whose folder is not there"
-            raise OutputError(f"{target}: cannot be written: {problem}")
+        file = _linked(target)
         temporary = file.with_name(name)
         permissions = _permissions(target, source)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
@@ -218,6 +215,20 @@ def write_atomic(
         raise OutputError(f"{target}: cannot be written: {where} is no folder") from error
     except OSError as error:
         raise OutputError(f"{target}: cannot be written: {reason(error)}") from error
+
+
+def _linked(target: Path) -> Path:
+    """The file that an output means, through links; of these no folders are made.
+
+    Raises:
+        OutputError: links lead into a folder that is not there.
+        OSError: they lead in a circle.
+    """
+    file = followed(target)
+    if file is not target and not file.parent.is_dir():
+        problem = f"links to {file}, whose folder is not there"
+        raise OutputError(f"{target}: cannot be written: {problem}")
+    return file
 
 
 def _permissions(target: Path, source: Path | None) -> int | None:

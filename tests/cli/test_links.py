@@ -52,9 +52,13 @@ def test_a_link_that_leads_nowhere_is_left_alone(coded: bytes) -> None:
     os.symlink("gone/file.png", "link.png")
     os.symlink("circle.png", "circle.png")
     for name in ("link.png", "circle.png"):
-        (line,) = errors(diveq("decompress", "a.dvq", "-o", name, "-f"))
+        result = diveq("decompress", "a.dvq", "-o", name, "-f")
+        (line,) = errors(result)
         assert line.startswith(f"Error: {name}: cannot be written: ")
         assert Path(name).is_symlink()
+        seen = diveq("eval", "a.png", "-q", "20", "--csv", name, "-f")
+        assert errors(seen) == [line]
+        assert seen.stdout == ""  # it is said before anything is measured
     assert not Path("gone").exists()
 
 
