@@ -47,10 +47,13 @@ def check_request(
     Raises:
         ConfigError: one of the three is not what it may be.
     """
-    given: object = effort
-    if not isinstance(given, Integral) or given not in EFFORTS:
-        raise ConfigError(f"effort {effort!r}: use one of {', '.join(map(str, EFFORTS))}")
+    _check_effort(effort)
     return gain_index(quality), lossless_of(lossless)
+
+
+def _check_effort(effort: object) -> None:
+    if not isinstance(effort, Integral) or effort not in EFFORTS:
+        raise ConfigError(f"effort {effort!r}: use one of {', '.join(map(str, EFFORTS))}")
 
 
 class Codec:
@@ -123,7 +126,7 @@ class Codec:
             ModelError: efforts above 5 with weights that lack what training left in them.
         """
         gain, wish = check_request(quality, effort, lossless)
-        self.check_effort(effort)
+        self._check_training(effort)
         if wish == "always":
             return pixelfile.compress(picture, effort)
         return self._compress(picture, self._job(gain, effort, wish, None, progress))
@@ -145,7 +148,10 @@ class Codec:
             ConfigError: there is no such effort.
             ModelError: it refines, and the weights lack what training left in them.
         """
-        check_request(DEFAULT_QUALITY, effort, None)
+        _check_effort(effort)
+        self._check_training(effort)
+
+    def _check_training(self, effort: int) -> None:
         if effort in ROUNDS and self._trained is None:
             check_training(self.model.path)
 
