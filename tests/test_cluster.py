@@ -242,7 +242,8 @@ def _answer(server: socket.socket, answer: bytes) -> None:
     with contextlib.suppress(OSError):
         while True:
             connection, _ = server.accept()
-            connection.sendall(answer)
+            with connection:
+                connection.sendall(answer)
 
 
 @pytest.mark.parametrize(

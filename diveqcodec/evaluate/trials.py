@@ -82,7 +82,8 @@ def measure(
     results = []
     for trial in trials:
         pool = None if engine is None else Workers(trial.make, engine, threads)
-        with tempfile.TemporaryDirectory() as workdir:
+        # after Ctrl-C the workers of a cluster may still write there while it is removed
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as workdir:
             folders = Folders(Path(workdir), trial.decoded)
             found = evaluate(
                 *(trial.codec, files, trial.qualities, folders, listeners),

@@ -1,7 +1,9 @@
 """--cluster and stores on the command line: the same files and records as without."""
 
 import contextlib
+import errno
 import json
+import os
 import re
 import shutil
 import sys
@@ -317,6 +319,20 @@ def test_eval_goes_on_where_it_was_stopped(
     assert len([line for line in errors(again) if "bad.png" in line]) == 1
     assert table("two.csv") == table("one.csv")
     assert len(table("two.csv")) == 13
+
+
+def test_workers_that_write_while_their_folder_is_removed_hide_no_ctrl_c(
+    connect: Callable[[Engine], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: object, **_named: object) -> None:
+        raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    draw_folder(2)
+    connect(Interrupted(Forgetful(), 0))
+    monkeypatch.setattr(os, "rmdir", refuse)
+    stopped = diveq("eval", "in", "-q", "20", "--cluster", "local", "--resume", "journal")
+    assert stopped.exit_code == 1
+    assert "Note: stopped with " in stopped.stderr
 
 
 @pytest.mark.slow
