@@ -1,8 +1,8 @@
 """The quality at which a file gets a wanted size or PSNR: a search over the fine gain index.
 
 The logarithm of the size and the PSNR both rise nearly in a straight line with quality, so that
-interpolation between what was tried is soon there. Every trial is a whole encode: the analysis,
-which is the same for all of them, is linear and takes 2 % of one, so that keeping it gains nothing.
+interpolation between what was tried is soon there. Every trial is a whole encode: networks before
+the analysis are told of the gain, so that nothing which takes long is the same for all of them.
 An effort that takes long begins where a quicker one has found the target.
 Works with anything that has the interface `Compressor`; knows nothing of files, networks or the
 command line.

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DEFAULT: Final = "diveq-4"  # the model that codes when none is named
+DEFAULT: Final = "diveq-5"  # the model that codes when none is named
 VARIABLE: Final = "DIVEQ_MODELS"
 SUFFIX: Final = ".safetensors"
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def codec_name(model: str, effort: int | None) -> str:
-    """What results call a model at an effort that was asked for: diveq-4, 9 -> diveq-4-e9."""
+    """What results call a model at an effort that was asked for: diveq-5, 9 -> diveq-5-e9."""
     return model if effort is None else f"{model}-e{effort}"
 
 

@@ -6,7 +6,7 @@ needs no entropy coder. Knows nothing of how the run was trained.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from diveqcodec.atomic import replacing
-from diveqcodec.codec import Codec
+from diveqcodec.codec import DEFAULT_EFFORT, MIRROR, Codec
 from diveqcodec.config import from_dict
 from diveqcodec.errors import ConfigError, ModelError, TrainingError
 from diveqcodec.exact import weights
@@ -152,7 +152,12 @@ def _measured(checks: tuple[Check, ...], what: str) -> str:
 
 
 def compare(model: DvqModel, codec: Codec, crops: list[Tensor], quality: float) -> Check:
-    """Code uint8 crops `[3, H, W]`, sides multiples of 16, with the float and the exact model."""
+    """Code uint8 crops `[3, H, W]`, sides multiples of 16, with the float and the exact model.
+
+    The networks of both see the mirror image if they do so at the default effort, whatever `model`
+    was trained with.
+    """
+    model.rules = replace(model.rules, mirror=DEFAULT_EFFORT >= MIRROR)
     gain = gain_index(quality)
     lam = lambda_of(model.config.scale.log_gain(gain))
     rows = []

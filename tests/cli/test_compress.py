@@ -320,7 +320,7 @@ def test_the_model_may_be_a_path_a_name_or_an_id(tmp_path: Path) -> None:
     assert Path("0.dvq").read_bytes() == Path("2.dvq").read_bytes()
     result = diveq("compress", "a.png", "-m", "nonsuch")
     assert result.exit_code == 2
-    assert errors(result)[0].startswith("Error: -m nonsuch: no such model; installed: diveq-4 (")
+    assert errors(result)[0].startswith("Error: -m nonsuch: no such model; installed: diveq-5 (")
 
 
 def test_no_gpu_is_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,5 +338,5 @@ def test_threads_and_verbosity(monkeypatch: pytest.MonkeyPatch) -> None:
     draw(Path("a.png"))
     result = diveq("compress", "a.png", "--threads", 3, "-v", "--device", "cpu")
     assert counts == [3]
-    assert "model diveq-4 (" in result.stderr
-    assert "model diveq-4 (" not in diveq("compress", "a.png", "-f").stderr
+    assert "model diveq-5 (" in result.stderr
+    assert "model diveq-5 (" not in diveq("compress", "a.png", "-f").stderr

@@ -129,7 +129,7 @@ def test_json() -> None:
     assert record["input"] == "photo.dvq"
     assert record["output"] == "y.webp"
     assert record["format"] == "webp"
-    assert record["model"] == "diveq-4"
+    assert record["model"] == "diveq-5"
     assert result.stderr == ""
 
 
@@ -146,7 +146,7 @@ def test_transparency_needs_a_background_for_jpeg() -> None:
 
 def test_missing_weights_are_named_and_m_gives_them(models: Path) -> None:
     identifier = bitstream.read_header(Path("photo.dvq").read_bytes()).model_id.hex()
-    (models / "diveq-4.safetensors").unlink()
+    (models / "diveq-5.safetensors").unlink()
     result = diveq("decompress", "photo.dvq", "-o", "y.png")
     assert result.exit_code == 1
     assert errors(result) == [

@@ -34,7 +34,7 @@ def test_results_as_table_json_csv_plot_and_pictures() -> None:
     result = diveq("eval", "set", "-q", "20,60,90", "--anchor", "jpeg", "--parts", *files)
     assert result.exit_code == 0, result.output
     assert "slice 1 bpp" in result.stdout
-    assert "diveq-4: 2 pictures" in result.stdout
+    assert "diveq-5: 2 pictures" in result.stdout
     assert "jpeg: 2 pictures" in result.stdout
     assert "BD-rate" in result.stdout
 
@@ -50,7 +50,7 @@ def test_results_as_table_json_csv_plot_and_pictures() -> None:
     with Path("r.csv").open(newline="") as file:
         head, *rows = csv.reader(file)
     assert {len(row) for row in rows} == {len(head)}
-    assert [row[0] for row in rows].count("diveq-4") == 6
+    assert [row[0] for row in rows].count("diveq-5") == 6
     assert rows[-1][0] == "jpeg"
     assert opened("r.png").width > 500
     decoded = sorted(str(path) for path in Path("decoded").rglob("*.png"))
@@ -96,7 +96,7 @@ def test_names_that_are_not_utf8_are_in_every_file_of_results() -> None:
 def test_one_picture_needs_no_folder() -> None:
     result = diveq("eval", "set/a.png", "-q", "50")
     assert result.exit_code == 0
-    assert "diveq-4: 1 picture\n" in result.stdout
+    assert "diveq-5: 1 picture\n" in result.stdout
     assert not Path("set/a.dvq").exists()
 
 
@@ -150,7 +150,7 @@ def test_published_curves_and_files_are_anchors_too() -> None:
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert any(line.startswith("vtm ") and "1" in line and "2" in line for line in lines)
-    assert any(line.startswith("diveq-4 ") for line in lines)
+    assert any(line.startswith("diveq-5 ") for line in lines)
     itself = diveq("eval", "set/a.png", "-q", "20,60,90", "--curve", "r.json")
     assert "+0.0 %" in itself.stdout.replace("-0.0 %", "+0.0 %")
 
@@ -167,13 +167,13 @@ def test_published_curves_are_told_from_measured_codecs() -> None:
     others = ("--anchor", "webp", "--curve", "webp", "--curve", "r.json")
     result = diveq("eval", "set", "-q", "20,60,90", *others, "--plot", "r.svg")
     assert result.exit_code == 0, result.output
-    names = {"webp", "webp (published)", "diveq-4 (r.json)"}
+    names = {"webp", "webp (published)", "diveq-5 (r.json)"}
     assert "Note: webp (published): is of Kodak's 24 pictures" in result.stderr
     table = result.stdout[result.stdout.index("anchor ") :].splitlines()[1:4]
     assert {line.partition("  ")[0] for line in table} == names
     text = Path("r.svg").read_text("utf-8")
     assert "PSNR-RGB (dB)" in text
-    assert all(f">{name}</text>" in text for name in names | {"diveq-4"})
+    assert all(f">{name}</text>" in text for name in names | {"diveq-5"})
 
 
 @with_compressai
@@ -236,7 +236,7 @@ def test_a_bad_picture_is_named_and_left_out_of_everything() -> None:
         " set/wide.png: webp: cannot code this picture",
     ]
     assert "Note: 2 of 4 pictures left out for every codec" in result.stderr
-    assert "diveq-4: 2 pictures" in result.stdout
+    assert "diveq-5: 2 pictures" in result.stdout
     assert "webp: 2 pictures" in result.stdout
     found = {name: json.loads(Path(name).read_text()) for name in ("r.json", "r.webp.json")}
     assert "wide" not in Path("r.csv").read_text()
@@ -288,11 +288,11 @@ def test_efforts_are_codecs_of_their_own() -> None:
     outputs = ("-o", "r.json", "--save-images", "decoded")
     result = diveq("eval", "set", "-q", "20,90", "-e", "1,5", *outputs)
     assert result.exit_code == 0, result.output
-    assert "diveq-4-e1: bits needed" in result.stdout
-    assert "diveq-4-e5: bits needed" in result.stdout
-    names = ("r.json", "r.diveq-4-e5.json")
+    assert "diveq-5-e1: bits needed" in result.stdout
+    assert "diveq-5-e5: bits needed" in result.stdout
+    names = ("r.json", "r.diveq-5-e5.json")
     fast, usual = (json.loads(Path(name).read_text()) for name in names)
-    assert (fast["name"], usual["name"]) == ("diveq-4-e1", "diveq-4-e5")
+    assert (fast["name"], usual["name"]) == ("diveq-5-e1", "diveq-5-e5")
     assert "effort 1" in fast["description"]
     for content, effort in ((fast, 1), (usual, 5)):
         diveq("compress", "set/a.png", "-q", 20, "-e", effort, "-o", "a.dvq", "-f")
@@ -303,9 +303,9 @@ def test_efforts_are_codecs_of_their_own() -> None:
     assert errors(refused) == ["Error: r.json: already exists; use -f to overwrite"]
     Path("r.json").unlink()
     refused = diveq("eval", "set", "-q", "20", "-e", "1,5", "-o", "r.json")
-    assert errors(refused) == ["Error: r.diveq-4-e5.json: already exists; use -f to overwrite"]
+    assert errors(refused) == ["Error: r.diveq-5-e5.json: already exists; use -f to overwrite"]
     alone = diveq("eval", "set/a.png", "-q", "20")
-    assert "diveq-4: 1 picture\n" in alone.stdout
+    assert "diveq-5: 1 picture\n" in alone.stdout
 
 
 def test_an_effort_that_the_weights_do_not_have() -> None:
@@ -440,7 +440,7 @@ def test_jobs_find_the_same_as_one_process() -> None:
 def test_results_of_other_pictures_are_named() -> None:
     diveq("eval", "set/a.png", "-q", "20,90", "-o", "r.json")
     result = diveq("eval", "set", "-q", "20,90", "--curve", "r.json")
-    assert "Note: diveq-4 (r.json): was not measured on the same pictures" in result.stderr
+    assert "Note: diveq-5 (r.json): was not measured on the same pictures" in result.stderr
 
 
 def test_medians_and_wins_are_in_the_table() -> None:
@@ -455,7 +455,7 @@ def test_medians_and_wins_are_in_the_table() -> None:
     head, line = result.stdout.splitlines()[-3:-1]  # a note on MS-SSIM is last
     assert re.split(r"  +", head)[3:5] == ["median", "won"]
     cells = re.split(r"  +", line)
-    assert cells[0] == "diveq-4 (r.json)"
+    assert cells[0] == "diveq-5 (r.json)"
     assert float(cells[3].removesuffix(" %")) == pytest.approx((-50 + 25) / 2, abs=0.5)
     assert cells[4:] == ["1 of 2", "-", "-", "-"]
     assert "no MS-SSIM: 2 of 2 pictures with a side below 161 pixels (a.png, sub/b.png)" in (

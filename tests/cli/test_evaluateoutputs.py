@@ -23,7 +23,7 @@ def _sandbox(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (("--csv", "X.png", "--plot", "X.png"), "X.png", "--csv", "--plot"),
         (("--html", "new/X", "--csv", "new/../new/X"), "new/X", "--csv", "--html"),
         (("--anchor=webp", "-o", "r", "--csv", "r.webp"), "r.webp", "-o", "--csv"),
-        (("-e1,5", "-o", "r", "--resume", "r.diveq-4-e5"), "r.diveq-4-e5", "-o", "--resume"),
+        (("-e1,5", "-o", "r", "--resume", "r.diveq-5-e5"), "r.diveq-5-e5", "-o", "--resume"),
         (("--csv", "link", "--resume", "X"), "X", "--csv", "--resume"),
         (("--csv", "hard", "--html", "journal"), "journal", "--csv", "--html"),
         (("--csv", "hard", "--resume", "journal"), "journal", "--csv", "--resume"),

@@ -29,7 +29,7 @@ def test_info_of_a_file() -> None:
     assert record["has_alpha"]
     assert record["has_mirror"]
     assert record["quality"] == 25
-    assert record["model"] == "diveq-4"
+    assert record["model"] == "diveq-5"
     assert record["bytes"] == len(data)
     assert record["bpp"] == pytest.approx(8 * len(data) / 600)
     assert record["tiles"] == 1

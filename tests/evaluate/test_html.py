@@ -206,12 +206,12 @@ def test_the_command_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     )
     assert result.exit_code == 0, result.output
     page = Path("r.html").read_text("utf-8")
-    assert "diveq-4-e1: 1 picture" in page
+    assert "diveq-5-e1: 1 picture" in page
     (picture,) = crops_of(page)
     assert [codec["name"] for codec in picture["codecs"]] == [
         "original",
-        "diveq-4-e1",
-        "diveq-4-e5",
+        "diveq-5-e1",
+        "diveq-5-e5",
         "jpeg",
     ]
     again = diveq("eval", "set", "--html", "r.html")

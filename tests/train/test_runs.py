@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 import diveqcodec.train as train
+from diveqcodec.codec import Codec
 from diveqcodec.errors import ConfigError, ModelError, TrainingError
 from diveqcodec.exact import tensorfile, weights
 from diveqcodec.exact.tensorfile import load_for_training
@@ -27,12 +28,12 @@ from diveqcodec.exact.tensorfile import part as part_of
 from diveqcodec.train import checkpoint, data, loop, loss
 from diveqcodec.train.config import DataConfig, LossConfig
 from diveqcodec.train.config import load as load_config
-from diveqcodec.train.exporting import export
+from diveqcodec.train.exporting import compare, export, load_averaged, provenance
 from diveqcodec.train.plotting import read_log
 from diveqcodec.train.schedule import average_decay, decoded_by_networks, learning_rate
 from diveqcodec.train.statistics import Interval
 from tests.support.places import GOLDEN
-from tests.support.tiny import TINY, tiny_config
+from tests.support.tiny import TINY, drawn, tiny_config
 from tests.support.training import draw_pictures
 
 
@@ -486,6 +487,21 @@ def test_unknown_keys_are_refused_with_a_suggestion(tmp_path: Path) -> None:
     config = train.settings(path, ("optim.clip=3",), steps=7, seed=5)
     assert (config.optim.lr, config.optim.clip) == (1e-4, 3.0)
     assert (config.optim.steps, config.seed) == (7, 5)
+
+
+def test_the_check_of_an_export_compares_networks_that_see_the_same(
+    finished: Path, tmp_path: Path
+) -> None:
+    """Codecs average over the mirror image, runs do not need to; it is no cost of the integers."""
+    model, info = load_averaged(finished)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        model.synthesis.tail.weight.normal_(0, 0.3)
+    weights.save(model, tmp_path / "loud.safetensors", provenance(info, ""))
+    codec = Codec(weights.load(tmp_path / "loud.safetensors"), networks=torch.float32)
+    crop = torch.from_numpy(drawn(96, 128, 7)).permute(2, 0, 1)
+    check = compare(model, codec, [crop], 50)
+    assert check.fixed_psnr == pytest.approx(check.float_psnr, abs=0.02)
 
 
 def test_export_and_training_on_from_it(finished: Path, dataset: Path, tmp_path: Path) -> None:
