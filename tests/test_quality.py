@@ -22,9 +22,8 @@ from diveqcodec.quality import (
 SCALES = [Scale(0.0006, 1.5, 80), Scale(0.0001, 0.1, 7), ModelConfig().scale]
 
 
-def test_the_example_of_its_docstring() -> None:
-    assert doctest.testmod(quality).attempted == 5
-    assert doctest.testmod(quality).failed == 0
+def test_the_examples_of_its_docstrings() -> None:
+    assert doctest.testmod(quality) == (0, 6)
 
 
 @pytest.mark.parametrize("lam", [0.0001, 0.0067, 0.25, 1.5])

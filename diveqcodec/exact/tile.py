@@ -26,7 +26,7 @@ from diveqcodec.exact.weights import CodingLayer, CodingModel
 from diveqcodec.model.candidates import ESCAPE_LENGTHS, GRID
 from diveqcodec.model.recorder import is_worth_coding
 from diveqcodec.model.search import LEAST_RATE, Choice, choose, choose_pair
-from diveqcodec.quality import RATE
+from diveqcodec.quality import RATE, rate_share
 
 # The flag of a pass: 1 in 64 passes is expected to code its skipped groups.
 _RARITY = 6  # bits of a flag that is set
@@ -39,7 +39,8 @@ _DEAR = 10.0  # bits a channel that a symbol of class 1, which is seldom more th
 class TileSource:
     """What an encoder has: the latent in cells `[h, w, C]`, float32.
 
-    `rate` multiplies the bits in the assignment; 0 assigns nearest codewords.
+    `rate` multiplies the bits in the assignment, of every slice its share (`rate_share`); 0 assigns
+    nearest codewords.
     """
 
     latent: Tensor
@@ -115,7 +116,7 @@ class TileCoder:
         if self._flag(residual, skipped):
             fine = torch.where(skipped, fine + self.model.config.shapes, fine)
             skipped = torch.zeros_like(skipped)
-        choice = None if residual is None else self._choose(residual, fine, rows.coarse)
+        choice = None if residual is None else self._choose(s, residual, fine, rows.coarse)
         e = torch.zeros(count * channels // d, d, dtype=torch.float64, device=mean.device)
         part = f"slice {s}"
         if rows.coarse is not None and rows.coarse_skipped is not None:
@@ -129,9 +130,11 @@ class TileCoder:
         e += self._layer(part, self.model.fine, fine, skipped, symbols, coordinates)
         return mean + e.view(count, channels)
 
-    def _choose(self, r: Tensor, fine: Tensor, coarse: Tensor | None) -> Choice:
+    def _choose(self, s: int, r: Tensor, fine: Tensor, coarse: Tensor | None) -> Choice:
         assert self.source is not None
-        rate, model = max(self.source.rate, LEAST_RATE), self.model
+        model = self.model
+        share = rate_share(model.config.part(s).start)
+        rate = max(self.source.rate * share, LEAST_RATE)
         if coarse is None or model.coarse is None:
             return choose(model.fine.search, r, fine, model.fine.bits, rate=rate)
         tables = model.fine.bits, model.coarse.bits

@@ -20,7 +20,7 @@ from diveqcodec.model.quantizer import (
     reconstruct,
 )
 from diveqcodec.model.search import LEAST_RATE, Choice, Moments, skipping
-from diveqcodec.quality import RATE
+from diveqcodec.quality import RATE, rate_share
 from diveqcodec.quantize.diveq import with_value
 
 # An optional slice is left out where what its groups could give, in squared cells a position, is
@@ -74,9 +74,6 @@ class Recorder:
             fine, coarse = self.learned
             coarse = None if coarse is None else skipping(coarse, 1)
             self.tables = skipping(fine, quantizer.fine.shapes), coarse
-        rate = RATE * rules.assignment_rate
-        # groups of class 0 are null, also with nearest assignment
-        self.rate = rate if training else max(rate, LEAST_RATE)
         self.moments: Moments = moments_for(rules.gradient, encoder) if training else "none"
         self.slices = [SliceStatistics() for _ in config.slices]
         self._choices: list[Choice] = []  # of the passes of the slice at hand
@@ -88,10 +85,9 @@ class Recorder:
 
     def quantise(self, s: int, y: Tensor, mean: Tensor, classes: Classes) -> Tensor:
         """See `Coder`."""
-        del s
         r = (y - mean).reshape(-1, self.config.group)
-        used = self._as_used(classes)
-        choice = self.quantizer.choose(r, used, self.tables, rate=self.rate, moments=self.moments)
+        used, rate = self._as_used(classes), self._rate(s)
+        choice = self.quantizer.choose(r, used, self.tables, rate=rate, moments=self.moments)
         self._choices.append(choice)
         return mean + self.quantizer.value(choice, self.words).view(mean.shape)
 
@@ -128,6 +124,14 @@ class Recorder:
         del s
         straight = encoder_step(y, y_hat)
         return straight, straight
+
+    def _rate(self, s: int) -> float:
+        """The multiplier of the bits in the assignment of slice `s`."""
+        rate = RATE * self.rules.assignment_rate
+        if self.training:
+            return rate
+        # groups of class 0 are null, also with nearest assignment
+        return max(rate * rate_share(self.config.part(s).start), LEAST_RATE)
 
     def _as_used(self, classes: Classes) -> Classes:
         """Classes as coding uses them, real in training."""

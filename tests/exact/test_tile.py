@@ -8,6 +8,7 @@ import torch
 
 from diveqcodec.container.entropy import Decoder, Encoder, ideal_bits
 from diveqcodec.errors import DamagedError
+from diveqcodec.exact import tile
 from diveqcodec.exact.tile import Tally, TileCoder, TileSource, check_crc
 from diveqcodec.exact.weights import CodingModel
 from diveqcodec.model.candidates import GRID_BITS
@@ -231,3 +232,25 @@ def test_escaped_coordinates_of_every_length(tiny_model: CodingModel) -> None:
     TileCoder(tiny_model, encoder, 0, (1, 1))._escapes("", len(given), given)
     coder = TileCoder(tiny_model, Decoder(encoder.finish()), 0, (1, 1))
     assert coder._escapes("", len(given), None).tolist() == values
+
+
+def test_first_slices_keep_more(tiny_model: CodingModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every slice bits count for their share: less of it, more bits and smaller errors."""
+    size = (12, 12)
+    given = source(tiny_model, size, 3.0)
+
+    def coded(share: float | None) -> tuple[dict[str, float], list[float]]:
+        if share is not None:
+            monkeypatch.setattr(tile, "rate_share", lambda channel: share)
+        tally = Tally()
+        latent, _ = TileCoder(tiny_model, Encoder(), 3, size, given, tally).run()
+        error = (latent.float() * 2.0**-GRID_BITS - given.latent).square()
+        parts = [tiny_model.config.part(s) for s in range(len(tiny_model.config.slices))]
+        return tally.bits, [float(error[:, :, part].mean()) for part in parts]
+
+    bits, errors = coded(None)
+    same_bits, same_errors = coded(0.5)  # the share of the first slice
+    all_bits, all_errors = coded(1.0)
+    assert (bits["slice 0"], errors[0]) == (same_bits["slice 0"], same_errors[0])
+    assert bits["slice 0"] > all_bits["slice 0"]
+    assert all(error < full for error, full in zip(errors, all_errors, strict=True))
