@@ -188,7 +188,7 @@ def test_a_real_codec(codec: Codec, share: float) -> None:
     found = search(codec, picture, Target("size", wanted), 5)
     assert found.is_reached
     assert 0.99 * wanted <= len(found.data) <= wanted
-    assert found.encodes <= 6
+    assert found.encodes <= 8  # sizes of the tiny model go up and down, too
     assert bitstream.read_header(found.data).width == 160
     assert codec.compress(picture, found.quality, 5) == found.data
     sharp = visible_psnr(picture, codec.decompress(found.data))

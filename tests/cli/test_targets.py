@@ -78,7 +78,7 @@ def test_a_picture_that_is_kept_exactly_has_no_psnr_to_tell() -> None:
 
 
 def test_every_file_of_a_batch_has_the_target() -> None:
-    for name, size in (("a", (64, 64)), ("b", (96, 48))):
+    for name, size in (("a", (128, 128)), ("b", (192, 96))):
         draw(Path(f"{name}.png"), size=size)
     result = diveq("compress", "a.png", "b.png", "--target-bpp", 0.9, "--json")
     assert result.exit_code == 0
