@@ -25,8 +25,8 @@ from diveqcodec.exact.prior import GroupRows
 from diveqcodec.exact.weights import CodingLayer, CodingModel
 from diveqcodec.model.candidates import ESCAPE_LENGTHS, GRID
 from diveqcodec.model.recorder import is_worth_coding
-from diveqcodec.model.search import LEAST_RATE, Choice, choose, choose_pair
-from diveqcodec.quality import RATE, rate_share
+from diveqcodec.model.search import Choice, choose, choose_pair, rate_in_files
+from diveqcodec.quality import RATE
 
 # The flag of a pass: 1 in 64 passes is expected to code its skipped groups.
 _RARITY = 6  # bits of a flag that is set
@@ -39,8 +39,8 @@ _DEAR = 10.0  # bits a channel that a symbol of class 1, which is seldom more th
 class TileSource:
     """What an encoder has: the latent in cells `[h, w, C]`, float32.
 
-    `rate` multiplies the bits in the assignment, of every slice its share (`rate_share`); 0 assigns
-    nearest codewords.
+    `rate` multiplies the bits in the assignment, of every slice its share (`rate_in_files`); 0
+    assigns nearest codewords.
     """
 
     latent: Tensor
@@ -133,8 +133,7 @@ class TileCoder:
     def _choose(self, s: int, r: Tensor, fine: Tensor, coarse: Tensor | None) -> Choice:
         assert self.source is not None
         model = self.model
-        share = rate_share(model.config.part(s).start)
-        rate = max(self.source.rate * share, LEAST_RATE)
+        rate = rate_in_files(self.source.rate, model.config.part(s).start)
         if coarse is None or model.coarse is None:
             return choose(model.fine.search, r, fine, model.fine.bits, rate=rate)
         tables = model.fine.bits, model.coarse.bits

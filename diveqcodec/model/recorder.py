@@ -19,8 +19,8 @@ from diveqcodec.model.quantizer import (
     moments_for,
     reconstruct,
 )
-from diveqcodec.model.search import LEAST_RATE, Choice, Moments, skipping
-from diveqcodec.quality import RATE, rate_share
+from diveqcodec.model.search import Choice, Moments, rate_in_files, skipping
+from diveqcodec.quality import RATE
 from diveqcodec.quantize.diveq import with_value
 
 # An optional slice is left out where what its groups could give, in squared cells a position, is
@@ -128,10 +128,7 @@ class Recorder:
     def _rate(self, s: int) -> float:
         """The multiplier of the bits in the assignment of slice `s`."""
         rate = RATE * self.rules.assignment_rate
-        if self.training:
-            return rate
-        # groups of class 0 are null, also with nearest assignment
-        return max(rate * rate_share(self.config.part(s).start), LEAST_RATE)
+        return rate if self.training else rate_in_files(rate, self.config.part(s).start)
 
     def _as_used(self, classes: Classes) -> Classes:
         """Classes as coding uses them, real in training."""

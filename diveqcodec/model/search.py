@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from diveqcodec.model.candidates import Search
-from diveqcodec.quality import RATE
+from diveqcodec.quality import RATE, rate_share
 
 # Bits of a symbol that cannot be coded, and the least rate: times each other they are dearer than
 # any distortion of a latent (2^36), by itself the rate changes no choice of a nearest codeword.
@@ -240,6 +240,14 @@ def skipping(table: Tensor, shapes: int) -> Tensor:
     table[:shapes] = IMPOSSIBLE
     table[:shapes, 0] = 0.0
     return table
+
+
+def rate_in_files(rate: float, channel: int) -> float:
+    """What `rate` is when a file's slice that begins at `channel` is coded: its share of it.
+
+    With nearest assignment too, rate 0, the search heeds which groups can only be null.
+    """
+    return max(rate * rate_share(channel), LEAST_RATE)
 
 
 def _look_up(table: Tensor, rows: Tensor, symbols: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ import torch
 
 from diveqcodec.container.entropy import Decoder, Encoder, ideal_bits
 from diveqcodec.errors import DamagedError
-from diveqcodec.exact import tile
 from diveqcodec.exact.tile import Tally, TileCoder, TileSource, check_crc
 from diveqcodec.exact.weights import CodingModel
+from diveqcodec.model import search
 from diveqcodec.model.candidates import GRID_BITS
 from diveqcodec.model.passes import passes_of
 from diveqcodec.model.recorder import is_worth_coding
@@ -241,7 +241,7 @@ def test_first_slices_keep_more(tiny_model: CodingModel, monkeypatch: pytest.Mon
 
     def coded(share: float | None) -> tuple[dict[str, float], list[float]]:
         if share is not None:
-            monkeypatch.setattr(tile, "rate_share", lambda channel: share)
+            monkeypatch.setattr(search, "rate_share", lambda channel: share)
         tally = Tally()
         latent, _ = TileCoder(tiny_model, Encoder(), 3, size, given, tally).run()
         error = (latent.float() * 2.0**-GRID_BITS - given.latent).square()
