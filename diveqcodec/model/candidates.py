@@ -24,8 +24,8 @@ CANDIDATES = 13  # codewords looked at for a residual: the null codeword and its
 
 _GRID_STEP = 0.25  # spacing of the grid on which neighbour lists are kept, in cells of the layer
 # Of the way to the next coarse codeword: residuals that are closer to the null one have no need of
-# it. Half of the way is the border of its cell; at .35 photographs get the very bytes that they get
-# without this short cut, from -q 20 to 95, and at .5 some that are up to .05 % longer.
+# it. Half of the way is the border of its cell; at .5 some files are .05 % longer, at .35 seven
+# photographs take as many bytes as without this short cut or .03 % fewer (-q 20, 50 and 85).
 _CENTRE = 0.35
 
 
