@@ -92,7 +92,7 @@ class PictureDecoder:
         self._decode_tiles(canvas)
         lost |= {index for index in self.lost if meets(self.layout.grid[index], self.area)}
         check_left(lost, self.layout.grid, self.area)
-        notices = notices_of(self.file, lost, self.unfiltered, self.unpatched)
+        notices = notices_of(self.found, lost, self.unfiltered, self.unpatched)
         return picture_of(canvas, self.file, notices)
 
     def _decode_tiles(self, canvas: Canvas) -> None:

@@ -60,11 +60,24 @@ def parse_chunk(data: bytes, start: int) -> tuple[int, bytes, int]:
     end = position + length
     if end + CRC.size > len(data):
         raise DamagedError(f"damaged: truncated in chunk {name}")
-    if zlib.crc32(memoryview(data)[start:end]) != CRC.unpack_from(data, end)[0]:
+    if not is_chunk_of(kind, data, start):
         if kind in OF_TILES and length:
             name += f" {data[position]}" if data[position] < 0x80 else ""
         raise DamagedError(f"damaged: the checksum of chunk {name} does not match")
     return kind, data[position:end], end + CRC.size
+
+
+def is_chunk_of(kind: int, data: bytes, start: int) -> bool:
+    """Whether there is a whole chunk at `start` once its type is taken to be `kind`."""
+    try:
+        length, position = parse_varint(data, start + 1, "a chunk")
+    except DamagedError:
+        return False
+    end = position + length
+    if end + CRC.size > len(data):
+        return False
+    checksum = zlib.crc32(memoryview(data)[start + 1 : end], zlib.crc32(bytes([kind])))
+    return bool(checksum == CRC.unpack_from(data, end)[0])
 
 
 def deflate(data: bytes) -> bytes:

@@ -110,7 +110,7 @@ def decompress(data: bytes, crop: Crop | None = None, *, is_partial: bool = Fals
     if lost and not is_partial:
         raise found.error or DamagedError("damaged: a tile is missing")
     check_left(lost, grid, area)
-    return picture_of(canvas, found.file, notices_of(found.file, lost))
+    return picture_of(canvas, found.file, notices_of(found, lost))
 
 
 def check_front(found: Salvage, *, is_cropped: bool, is_partial: bool) -> None:

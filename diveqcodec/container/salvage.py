@@ -17,12 +17,17 @@ from diveqcodec.container.chunks import (
     METADATA,
     NAMES,
     OF_TILES,
+    is_chunk_of,
     parse_chunk,
     parse_varint,
 )
 from diveqcodec.errors import DamagedError, FormatError
 
 _TYPES: Final = re.compile(b"[" + re.escape(bytes((*OF_TILES, *METADATA))) + b"]")
+# Bytes that are looked at for each one there is, so that a file which was made to be tried over and
+# over takes seconds; damage costs less than a tenth of that. And what a look costs by itself.
+_LOOKS: Final = 64
+_LOOK: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +75,14 @@ def salvage(data: bytes) -> Salvage:
     """
     header, position = parse_header(data)
     assembly = Assembly(header, may_lose=True)
+    seeker = _Seeker(data, assembly)
     is_front_whole = True
     while position < len(data) and not assembly.is_whole:
         try:
             kind, body, end = parse_chunk(data, position)
         except DamagedError:
-            is_front_whole &= bool(assembly.taken) or data[position] in OF_TILES
-            position = _next_chunk(data, position + 1, assembly)
+            is_front_whole &= bool(assembly.taken) or _is_of_tiles(data, position)
+            position = seeker.next_chunk(position + 1)
             continue
         try:
             _take(assembly, kind, body)
@@ -88,13 +94,17 @@ def salvage(data: bytes) -> Salvage:
 
 
 def notices_of(
-    file: DvqFile,
+    found: Salvage,
     lost: Iterable[int],
     unfiltered: Iterable[int] = (),
     unpatched: Iterable[int] = (),
 ) -> tuple[str, ...]:
-    """A notice for every lost tile, or one that lost its filters or patches: which, and where."""
-    grid = tile_grid(file.header.width, file.header.height)
+    """A notice for every lost tile, or one that lost its filters or patches: which, and where.
+
+    Before them one for metadata, where some may be lost.
+    """
+    header = found.file.header
+    grid = tile_grid(header.width, header.height)
     gone = set(lost)
     faults = [(index, " is", "grey") for index in gone]
     for indices, damaged, result in (
@@ -103,6 +113,8 @@ def notices_of(
     ):
         faults += [(index, damaged, result) for index in indices if index not in gone]
     notices = []
+    if not found.is_front_whole:
+        notices.append("damaged before its first tile; a colour profile, EXIF or XMP may be lost")
     for index, damaged, result in sorted(faults):
         tile = grid[index]
         place = f"{tile.width}x{tile.height} pixels at {tile.x},{tile.y}"
@@ -119,21 +131,45 @@ def _take(assembly: Assembly, kind: int, body: bytes) -> None:
     assembly.add(kind, body)
 
 
-def _next_chunk(data: bytes, start: int, assembly: Assembly) -> int:
-    """Where the next whole chunk of a tile or of metadata begins, or the end of the data.
+def _is_of_tiles(data: bytes, position: int) -> bool:
+    """Whether the damaged chunk at `position` is of a tile, as far as can be told.
 
-    Most positions are refused by their type, length or index, before a checksum is computed.
+    Its type says so, and is not itself what is wrong: that of metadata would make it whole.
     """
-    for match in _TYPES.finditer(data, start):
-        position, kind = match.start(), data[match.start()]
-        try:
-            if kind in OF_TILES:
-                _, body = parse_varint(data, position + 1, "a chunk")
-                index, _ = parse_varint(data, body, "a chunk")
-                if index >= assembly.count or index in assembly.taken:
-                    continue
-            parse_chunk(data, position)
-        except FormatError:
-            continue
-        return position
-    return len(data)
+    if data[position] not in OF_TILES:
+        return False
+    return not any(is_chunk_of(kind, data, position) for kind in METADATA)
+
+
+class _Seeker:
+    """Finds whole chunks of tiles, and of metadata before them, in damaged data."""
+
+    def __init__(self, data: bytes, assembly: Assembly) -> None:
+        self._data, self._assembly = data, assembly
+        self._left = (_LOOKS * len(data)) + (_LOOKS << 20)
+
+    def next_chunk(self, start: int) -> int:
+        """Where the next one begins, or the end of the data.
+
+        Most positions are refused by their type, length or index, before a checksum is computed.
+        """
+        data, assembly = self._data, self._assembly
+        for match in _TYPES.finditer(data, start):
+            position, kind = match.start(), data[match.start()]
+            self._left -= _LOOK
+            if self._left < 0:
+                break
+            if kind in METADATA and assembly.taken:
+                continue
+            try:
+                length, body = parse_varint(data, position + 1, "a chunk")
+                if kind in OF_TILES:
+                    index, _ = parse_varint(data, body, "a chunk")
+                    if index >= assembly.count or index in assembly.taken:
+                        continue
+                self._left -= min(length, len(data))
+                parse_chunk(data, position)
+            except FormatError:
+                continue
+            return position
+        return len(data)

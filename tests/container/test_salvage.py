@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from diveqcodec.container import bitstream
+from diveqcodec.container import salvage as module
 from diveqcodec.container.bitstream import DvqFile, Header, PixelData, TileData
-from diveqcodec.container.salvage import notices_of, read_what_is_whole, salvage
+from diveqcodec.container.chunks import METADATA, TILE, varint_bytes
+from diveqcodec.container.salvage import Salvage, notices_of, read_what_is_whole, salvage
 from diveqcodec.errors import DamagedError, FormatError
 from tests.support.containers import FILTERED, FULL, PATCHED, chunk, header_and_chunks
 
@@ -37,8 +39,6 @@ def test_a_whole_file_is_whole(file: DvqFile) -> None:
 
 
 def test_nobody_looks_for_what_is_left_unless_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    from diveqcodec.container import salvage as module
-
     monkeypatch.delattr(module, "salvage")
     with pytest.raises(DamagedError, match="truncated"):
         read_what_is_whole(bitstream.write(FULL)[:-1], is_partial=False)
@@ -75,6 +75,44 @@ def test_every_damaged_byte_costs_its_chunk_alone(file: DvqFile) -> None:
             assert isinstance(found.error, DamagedError)
             for index, tile in enumerate(found.file.tiles):
                 assert tile == (None if index in tiles else file.tiles[index])
+
+
+def test_a_wrong_type_does_not_hide_that_metadata_are_lost() -> None:
+    head, *chunks = header_and_chunks(FULL)
+    for number in range(3):
+        spoiled = bytes([chunks[number][0] ^ 0x80]) + chunks[number][1:]
+        assert spoiled[0] in module.OF_TILES
+        found = read_what_is_whole(
+            b"".join([head, *chunks[:number], spoiled, *chunks[number + 1 :]])
+        )
+        assert not found.is_front_whole
+        assert not found.lost
+        (notice,) = notices_of(found, found.lost)
+        assert notice == "damaged before its first tile; a colour profile, EXIF or XMP may be lost"
+
+
+@pytest.mark.parametrize("kind", [METADATA[0], TILE])
+def test_what_is_made_to_be_looked_at_over_and_over_has_an_end(
+    kind: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head, *_ = header_and_chunks(MIXED)
+    looked = 0
+    parse_chunk = module.parse_chunk
+
+    def count(data: bytes, start: int) -> tuple[int, bytes, int]:
+        nonlocal looked
+        looked += len(data) // 2
+        return parse_chunk(data, start)
+
+    monkeypatch.setattr(module, "parse_chunk", count)
+    monkeypatch.setattr(module, "_LOOKS", 4)
+    size = 1 << 20
+    one = bytes([kind]) + varint_bytes(size // 2) + (b"\0" if kind == TILE else b"")
+    data = head + one * (size // len(one))
+    with pytest.raises(DamagedError):
+        bitstream.read(data)
+    assert salvage(data).lost == frozenset(range(6))
+    assert looked <= 4 * (len(data) + (1 << 20)) + len(data)
 
 
 def test_every_truncation_keeps_what_was_before() -> None:
@@ -136,14 +174,14 @@ def test_what_this_program_does_not_know_is_an_error() -> None:
 
 
 def test_lost_tiles_are_described() -> None:
-    assert notices_of(replace(MIXED), {4, 1}) == (
+    assert notices_of(Salvage(MIXED), {4, 1}) == (
         "tile 1 of 6 is damaged; its 1076x1024 pixels at 1024,0 are grey",
         "tile 4 of 6 is damaged; its 1024x276 pixels at 0,2048 are grey",
     )
 
 
 def test_lost_filters_and_patches_are_described() -> None:
-    assert notices_of(MIXED, {4}, {2, 4}, {2, 0}) == (
+    assert notices_of(Salvage(MIXED), {4}, {2, 4}, {2, 0}) == (
         "tile 0 of 6: its patches are damaged; its 1024x1024 pixels at 0,0 are smooth where those"
         " were",
         "tile 2 of 6: its filters are damaged; its 1024x1024 pixels at 0,1024 are not filtered",
