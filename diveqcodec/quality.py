@@ -105,11 +105,11 @@ def gain_index(quality: float) -> int:
         ConfigError: the quality is no number, or not in 1 ... 100.
     """
     given: object = quality
-    if not isinstance(given, Real):
+    if not isinstance(given, Real) or isinstance(given, bool):
         raise ConfigError(f"quality {quality!r}: must be a number")
     if not LOWEST <= quality <= HIGHEST:
-        raise ConfigError(f"quality {quality:g}: must be from {LOWEST} to {HIGHEST}")
-    return round((quality - LOWEST) / (HIGHEST - LOWEST) * GAIN_STEPS)
+        raise ConfigError(f"quality {str(quality)[:20]}: must be from {LOWEST} to {HIGHEST}")
+    return round((float(quality) - LOWEST) / (HIGHEST - LOWEST) * GAIN_STEPS)
 
 
 def lossless_of(wish: Lossless | bool | None) -> Lossless:

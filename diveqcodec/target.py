@@ -25,6 +25,9 @@ _QUICK: Final = 5  # the effort with which the search for a higher one begins
 _STEP: Final = (HIGHEST - LOWEST) / GAIN_STEPS  # of quality: the gain index is that fine
 _SIZE_TOLERANCE: Final = 0.01  # below the target
 _PSNR_TOLERANCE: Final = 0.05  # dB above it
+# What is asked for beyond these is as far out of reach, and numbers keep their digits.
+_MOST_DECIBELS: Final = 200.0  # one sample of all that a picture may have, off by one: 138
+_MOST_BYTES: Final = 2.0**60
 # How both rise a step of quality, before two points tell it of the picture itself.
 _SIZE_SLOPE: Final = 0.035  # of the natural logarithm
 _PSNR_SLOPE: Final = 0.16  # dB
@@ -59,8 +62,8 @@ class Target:
         Raises:
             ConfigError: the value is not positive, or not finite.
         """
-        if not (math.isfinite(self.value) and self.value > 0):
-            raise ConfigError(f"target {self.kind} {self.value:g}: must be above 0, and finite")
+        if not 0 < self.value < math.inf:
+            raise ConfigError(f"target {self.kind} {self.value}: must be above 0, and finite")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +132,12 @@ class _Hunt:
         height, width = picture.pixels.shape[:2]
         self._scale = 8 / (width * height) if target.kind == "bpp" else 1.0
         if self._is_psnr:
-            self._low, self._high = target.value, target.value + _PSNR_TOLERANCE
+            self._low = min(target.value, _MOST_DECIBELS)
+            self._high = self._low + _PSNR_TOLERANCE
             self._slope = _PSNR_SLOPE
         else:
-            size = math.floor(target.value / self._scale + 1e-6)  # bpp of whole bytes is rounded
+            value = min(target.value, _MOST_BYTES)
+            size = math.floor(value / self._scale + 1e-6)  # bpp of whole bytes is rounded
             self._high = math.log(max(size, 1))
             self._low = self._high + math.log(1 - _SIZE_TOLERANCE)
             self._slope = _SIZE_SLOPE

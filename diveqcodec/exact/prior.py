@@ -39,6 +39,7 @@ _ACTIVATION_LIMIT = ACTIVATION_BOUND * _ONE
 _INPUT_LIMIT = INPUT_BOUND * _ONE
 _EXACT = float(1 << 53)
 _CPU = torch.device("cpu")
+_INTEGERS = torch.int8, torch.int16, torch.int32, torch.int64
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +242,7 @@ class FixedPrior:
         offset = numbers["offset"].abs().max() + numbers["coarse_offset"].abs()
         totals["offset"] = offset + _ACTIVATION_LIMIT
         for name, total in totals.items():
-            if float(total.max()) >= _EXACT:
+            if not float(total.max()) < _EXACT:
                 raise ModelError(f"the prior's {name} can leave 2^53; it would not be exact")
 
     def _magnitude(self, layer: PriorLayer) -> Tensor:
@@ -250,10 +251,10 @@ class FixedPrior:
 
 
 def _check_shapes(config: ModelConfig, tensors: dict[str, Tensor]) -> None:
-    """Refuse numbers that do not fit the configuration.
+    """Refuse numbers that do not fit the configuration, or are not integers.
 
     Raises:
-        ModelError: one is missing or has another shape.
+        ModelError: one is missing or has another shape or type.
     """
     bins, channels = config.quality_bins, config.channels
     shapes: dict[str, tuple[int, ...]] = {
@@ -278,6 +279,10 @@ def _check_shapes(config: ModelConfig, tensors: dict[str, Tensor]) -> None:
         if tensors[name].shape != shape:
             found = list(tensors[name].shape)
             raise ModelError(f"the prior's {name} has shape {found}, not {list(shape)}")
+        # Any shift of eight bits leaves float64 in its range.
+        types = (torch.int8,) if name.endswith(".shift") else _INTEGERS
+        if tensors[name].dtype not in types:
+            raise ModelError(f"the prior's {name} is {tensors[name].dtype}, not integers")
 
 
 def _shift(value: Tensor, bits: int) -> Tensor:

@@ -88,7 +88,7 @@ class TileCoder:
             ŷ `[h, w, C]` in units of 2^-8 cells, float64; CRC-32 of all symbols.
 
         Raises:
-            DamagedError: an escaped coordinate that no encoder writes.
+            DamagedError: the payload is not one that an encoder wrote.
         """
         y_hat = self.model.prior.walk(self.quality_bin, self.size, self)
         return y_hat, self.crc

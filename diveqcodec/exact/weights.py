@@ -40,6 +40,7 @@ from diveqcodec.model.candidates import GRID, Search
 from diveqcodec.model.config import ModelConfig
 from diveqcodec.model.dvq import DvqModel, Transforms
 from diveqcodec.model.search import skipping
+from diveqcodec.model.transform import COMPONENTS
 
 __all__ = [
     "CodingLayer",
@@ -126,16 +127,14 @@ def load(path: Path, device: torch.device | None = None) -> CodingModel:
     if identify(tensors, info["config"]).hex() != info["id"]:
         raise ModelError(f"{path}: damaged: its tensors do not match its id")
     try:
-        transforms = Transforms(config)
-        transforms.load_state_dict(as_floats(part(tensors, NETWORKS)))
+        transforms = _transforms(config, part(tensors, NETWORKS))
         exact = part(tensors, EXACT)
-        fine = _layer(exact, "fine", 1.0, config.shapes)
-        coarse = None
-        if config.coarse_slices:
-            coarse = _layer(exact, "coarse", config.coarse_cell, 1)
+        fine = _layer(exact, "fine", config)
+        coarse = _layer(exact, "coarse", config) if config.coarse_slices else None
         prior = FixedPrior(config, part(exact, "prior."))
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise ModelError(f"{path}: weights do not fit their configuration ({error})") from error
+    except (KeyError, RuntimeError, ValueError, ModelError) as error:
+        why = " ".join(str(error).split())  # torch writes a line for every tensor
+        raise ModelError(f"{path}: weights do not fit their configuration ({why})") from error
     transforms = transforms.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     transforms.requires_grad_(False)
     return CodingModel(
@@ -163,16 +162,48 @@ def identify(tensors: dict[str, Tensor], config: dict[str, Any]) -> bytes:
     return digest.digest()[:8]
 
 
-def _layer(exact: dict[str, Tensor], name: str, cell: float, shapes: int) -> CodingLayer:
-    codewords, basis = exact[f"{name}.codewords"].long(), exact[f"{name}.basis"].long()
+def _transforms(config: ModelConfig, networks: dict[str, Tensor]) -> Transforms:
+    transforms = Transforms(config)
+    for name, value in networks.items():
+        if not bool(value.isfinite().all()):
+            raise ValueError(f"{name} is not finite")
+    transforms.load_state_dict(as_floats(networks))
+    for basis in (transforms.analysis.basis, transforms.synthesis.basis):
+        order = basis.order.sort().values
+        if int(order[0]) < 0 or int(order[-1]) >= COMPONENTS or bool((order.diff() == 0).any()):
+            raise ValueError(f"basis.order does not name {len(order)} of {COMPONENTS} components")
+    return transforms
+
+
+def _layer(exact: dict[str, Tensor], name: str, config: ModelConfig) -> CodingLayer:
+    """A codebook, once its numbers are known to be those that FORMAT.md asks for."""
+    is_fine = name == "fine"
+    most = config.codebook if is_fine else config.coarse_codebook  # a curve has less
+    size = min(most, len(exact[f"{name}.codewords"]))
+    shapes = config.shapes if is_fine else 1
+    expected = {
+        "codewords": (size, config.group),
+        "basis": (config.group, config.group),
+        "frequencies": (config.sizes * shapes, size + 1),
+    }
+    numbers = {key: exact[f"{name}.{key}"] for key in expected}
+    for key, value in numbers.items():
+        if value.dtype != torch.int32 or value.shape != expected[key]:
+            found = f"{value.dtype} {list(value.shape)}"
+            raise ValueError(f"{name}.{key} is {found}, not torch.int32 {list(expected[key])}")
+    codewords, basis = numbers["codewords"].long(), numbers["basis"].long()
     if max(int(codewords.abs().max()), int(basis.abs().max())) > _LARGEST_POINT:
         raise ValueError(f"points of {name} are too far out")
-    frequencies = exact[f"{name}.frequencies"]
+    if bool(codewords[0].any()):
+        raise ValueError(f"the first codeword of {name} is not zero")
+    if abs(float(torch.linalg.det(basis.double()))) < 0.5:  # of integers: it is one
+        raise ValueError(f"{name}.basis spans no lattice")
+    frequencies = numbers["frequencies"]
     bits = PRECISION - torch.log2(frequencies.double())
     return CodingLayer(
         codewords=codewords,
         basis=basis,
         tables=Tables(frequencies.numpy().astype("uint32")),
         bits=skipping(bits.float(), shapes),
-        search=Search.of(codewords.float() / GRID, cell),
+        search=Search.of(codewords.float() / GRID, 1.0 if is_fine else config.coarse_cell, basis),
     )

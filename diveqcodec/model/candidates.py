@@ -51,11 +51,14 @@ class Search:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, words: Tensor, cell: float) -> Search:
-        """Build the neighbour lists of `words` `[K, d]`."""
+    def of(cls, words: Tensor, cell: float, lattice: Tensor | None = None) -> Search:
+        """Build the neighbour lists of `words` `[K, d]`.
+
+        `lattice`, int64 `[d, d]` in units of 1 / GRID cells, is `integer_basis` unless given.
+        """
         words = words.detach().float()
         dim = words.shape[1]
-        basis = integer_basis(dim, cell).double() / GRID
+        basis = (integer_basis(dim, cell) if lattice is None else lattice).double() / GRID
         norms = words[1:].norm(dim=1)
         lists = words.new_zeros(0, dtype=torch.int64)
         if dim == 2:

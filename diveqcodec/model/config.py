@@ -13,6 +13,29 @@ Kind = Literal["diveq", "sf-diveq", "scalar"]
 
 SIGMA_MIN = 0.08  # standard deviation of size class 0, in cells
 SIGMA_RANGE = 150.0  # ratio of the largest size class to the smallest: 0.08 ... 12 cells
+# What a size must be at least; sizes that are not here have rules of their own.
+_LEAST = {
+    "codebook": 2,
+    "sf_steps": 1,
+    "coarse_slices": 0,
+    "coarse_codebook": 2,
+    "width4": 1,
+    "width8": 1,
+    "width16": 1,
+    "blocks4": 0,
+    "blocks8": 0,
+    "blocks16": 0,
+    "window_slices": 0,
+    "prior_width": 1,
+    "prior_width2": 1,
+    "prior_linear": 0,
+    "sizes": 2,
+    "shapes": 1,
+    "pyramid_slices": 0,
+    "quality_bins": 1,
+}
+_ALL_CHANNELS = 768  # of a block of 16x16 pixels of three colours
+_MOST_LEVELS = 16  # of a pyramid: larger than the largest tile
 _WIDE_LIMIT = 32  # slices up to this many channels see a 5x5 window of themselves, others 3x3
 
 
@@ -52,24 +75,40 @@ class ModelConfig:
     lambda_max: float = 1.5
 
     def __post_init__(self) -> None:
-        """Refuse sizes that do not fit together."""
+        """Refuse sizes that do not fit together.
+
+        Raises:
+            ConfigError: see above.
+        """
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"model.{name}: {getattr(self, name)} is below {least}")
+        if not self.slices or min(self.slices) < 1:
+            raise ConfigError(f"model.slices: {list(self.slices)} must have a group in each")
+        for name in ("coarse_slices", "pyramid_slices"):
+            if getattr(self, name) > len(self.slices):
+                raise ConfigError(f"model.{name}: there are {len(self.slices)} slices")
+        if not 0 < self.coarse_cell < math.inf:
+            raise ConfigError("model.coarse_cell: must be positive and finite")
         if sum(self.slices) * self.group != self.channels:
             raise ConfigError(
                 f"model.slices: {list(self.slices)} groups of {self.group} channels make "
                 f"{sum(self.slices) * self.group}, not model.channels = {self.channels}"
             )
+        if self.channels > _ALL_CHANNELS:
+            raise ConfigError(f"model.channels: a block has no more than {_ALL_CHANNELS}")
         if self.group not in (2, 4):
             raise ConfigError(f"model.group: {self.group} is neither 2 nor 4")
-        if not 0 < self.lambda_min < self.lambda_max:
+        if not 0 < self.lambda_min < self.lambda_max < math.inf:
             raise ConfigError("model.lambda_min: must be positive and below model.lambda_max")
-        if self.pyramid_slices and self.pyramid_levels < 1:
+        if self.pyramid_slices and not 1 <= self.pyramid_levels <= _MOST_LEVELS:
             raise ConfigError(
-                f"model.pyramid_levels: {self.pyramid_levels} is not positive; "
+                f"model.pyramid_levels: {self.pyramid_levels} is not from 1 to {_MOST_LEVELS}; "
                 "for no pyramid set model.pyramid_slices = 0"
             )
         if self.prior_linear > self.prior_width:
             raise ConfigError("model.prior_linear: must be at most model.prior_width")
-        if self.shapes % 2 == 0 or self.shapes < 1:
+        if self.shapes % 2 == 0:
             raise ConfigError(f"model.shapes: {self.shapes} is not an odd number")
         if not 0 <= self.optional_slices < len(self.slices):
             raise ConfigError("model.optional_slices: must leave at least one slice")

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from diveqcodec.model.layers import Stack, zeroed
 
 SIDE = 16  # pixels of a block: the stride of the transform
+COMPONENTS = 3 * SIDE * SIDE  # of a block
 _HALF = SIDE // 2
 _UNIT = 0.15  # of what the networks add to pixels: keeps an optimizer's first steps small
 
@@ -146,7 +147,7 @@ class Basis(nn.Module):
         count = batch * height * width
         k, m = self.order // SIDE % SIDE, self.order % SIDE
         place = self.order - k * SIDE - m + m * SIDE + k
-        full = y.new_zeros(count, 3 * SIDE * SIDE)
+        full = y.new_zeros(count, COMPONENTS)
         full = full.index_copy(1, place, y.permute(0, 2, 3, 1).reshape(count, channels))
         mixed = self.colour.T @ full.view(count, 3, SIDE * SIDE)
         down = mixed.reshape(-1, SIDE) @ self.rows  # [B h w 3 m, pixel down]

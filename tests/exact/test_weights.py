@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from diveqcodec.codec import Codec
 from diveqcodec.errors import ModelError
 from diveqcodec.exact import weights
+from diveqcodec.model.candidates import GRID
 from diveqcodec.model.dvq import DvqModel, pad_to
 from tests.support.coders import rewritten as written_again
 from tests.support.tiny import IN_FOURS, TINY, drawn, picture_of, trained
@@ -70,6 +71,53 @@ def test_points_far_out_are_refused(saved, tmp_path: Path, name: str) -> None:
     spoiled = rewritten(path, tmp_path / "far.safetensors", change)
     with pytest.raises(ModelError, match="too far out"):
         weights.load(spoiled)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("exact.fine.frequencies", lambda v: v[:5], "fine.frequencies is torch.int32"),
+        ("exact.fine.frequencies", lambda v: v.double(), "fine.frequencies is torch.float64"),
+        ("exact.fine.codewords", lambda v: v.double() + 0.5, "fine.codewords is torch.float64"),
+        ("exact.fine.codewords", lambda v: v + 1, "the first codeword of fine is not zero"),
+        ("exact.coarse.basis", lambda v: v[:1], "coarse.basis is torch.int32"),
+        ("exact.coarse.basis", lambda v: v * 0, "coarse.basis spans no lattice"),
+        ("exact.prior.0.hidden.weight", lambda v: v / 64, "hidden.weight is torch.float32"),
+        ("exact.prior.unit", lambda v: v * float("nan"), "unit is torch.float32"),
+        ("exact.prior.0.pre.shift", lambda v: v.long() - 2000, "pre.shift is torch.int64"),
+        ("networks.sigma", lambda v: v * float("nan"), "sigma is not finite"),
+        ("networks.synthesis.basis.order", lambda v: v + 768, "basis.order does not name"),
+        ("networks.synthesis.basis.order", lambda v: v * 0, "basis.order does not name"),
+        ("networks.sigma", lambda v: v[:3], "size mismatch for sigma"),
+    ],
+)
+def test_numbers_that_are_not_those_of_the_format_are_refused(
+    saved, tmp_path: Path, name: str, change, message: str
+) -> None:
+    _, path, _ = saved
+
+    def spoil(tensors, info) -> None:
+        tensors[name] = change(tensors[name]).contiguous()
+        info["id"] = weights.identify(tensors, info["config"]).hex()
+
+    spoiled = rewritten(path, tmp_path / "odd.safetensors", spoil)
+    with pytest.raises(ModelError, match=message) as caught:
+        weights.load(spoiled)
+    assert str(caught.value).startswith(f"{spoiled}: weights do not fit their configuration")
+    assert "\n" not in str(caught.value)
+
+
+def test_escapes_are_searched_on_the_lattice_of_the_file(saved, tmp_path: Path) -> None:
+    _, path, _ = saved
+
+    def double(tensors, info) -> None:
+        tensors["exact.fine.basis"] *= 2
+        info["id"] = weights.identify(tensors, info["config"]).hex()
+
+    layer = weights.load(rewritten(path, tmp_path / "other.safetensors", double)).fine
+    point, coordinates, _ = layer.search.escape_point(torch.randn(50, 2) * 40)
+    grid = torch.round(point * GRID).long()
+    assert torch.equal(grid, coordinates.long() @ layer.basis)
 
 
 def test_the_id_covers_networks_and_exact_numbers_only(saved, tmp_path: Path) -> None:

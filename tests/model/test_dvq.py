@@ -193,7 +193,17 @@ def test_quality_bins() -> None:
         ({"lambda_min": 2.0}, "model.lambda_min"),
         ({"shapes": 4}, "model.shapes: 4"),
         ({"pyramid_levels": 0}, "model.pyramid_levels: 0"),
+        ({"pyramid_levels": 70}, "model.pyramid_levels: 70"),
         ({"prior_linear": 33}, "model.prior_linear"),
+        ({"prior_linear": -1}, "model.prior_linear: -1 is below 0"),
+        ({"sizes": 1}, "model.sizes: 1 is below 2"),
+        ({"blocks4": -1}, "model.blocks4"),
+        ({"quality_bins": 0}, "model.quality_bins"),
+        ({"slices": (13, -1)}, "model.slices"),
+        ({"coarse_slices": 4}, "model.coarse_slices: there are 3"),
+        ({"coarse_cell": 0.0}, "model.coarse_cell"),
+        ({"lambda_max": math.inf}, "model.lambda_min"),
+        ({"channels": 770, "slices": (1, 384)}, "model.channels"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(changes, message: str) -> None:
