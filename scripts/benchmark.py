@@ -46,6 +46,7 @@ from diveqcodec.exact import weights
 from diveqcodec.exact.prior import FixedPrior
 from diveqcodec.image import Picture, load
 from diveqcodec.model.dvq import Transforms
+from diveqcodec.quality import gain_index
 
 MEGAPIXELS = (6, 12, 24)
 REPEATS = 5
@@ -64,6 +65,7 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
+        gain_index(options.quality)  # what is no quality is refused before anything is measured
         model, picture = zoo.find(options.model).path, load(options.picture)
     except DiveqError as error:
         parser.exit(1, f"Error: {error}\n")

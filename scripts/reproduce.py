@@ -1,7 +1,7 @@
 """The claims of the DiVeQ paper, measured: every quantizer of this library, by one command.
 
     python scripts/reproduce.py --train PHOTOS --test KODAK --quick       ten minutes of one core
-    python scripts/reproduce.py --train PHOTOS --test KODAK               six core hours at most
+    python scripts/reproduce.py --train PHOTOS --test KODAK               six hours of a whole core
     python scripts/reproduce.py --train PHOTOS --test KODAK --hours 0.5   a piece of that
     python scripts/reproduce.py --page       docs/quantizers.md and its plots from the lines alone
 
@@ -13,6 +13,7 @@ processor's: beside other work the clock shows more (`--hours` counts the clock'
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # `python scripts/reproduce.py` does not put the root there
 
 from diveqcodec.errors import DiveqError  # noqa: E402
-from scripts.reproduction import page, plan  # noqa: E402
+from scripts.reproduction import page, photos, plan  # noqa: E402
 from scripts.reproduction.lines import Line, Lines, Run  # noqa: E402
 
 RESULTS, PAGE = ROOT / "results" / "quantizers", ROOT / "docs" / "quantizers.md"
@@ -38,6 +39,8 @@ def measure(
     Returns:
         How many are left.
     """
+    for folder in (train, test):
+        photos.look_into(folder)
     pending = [
         run for run in plan.runs(scale) if plan.belongs(run) in only and run not in lines.by_run
     ]
@@ -53,6 +56,13 @@ def measure(
     return 0
 
 
+def _hours(text: str) -> float:
+    hours = float(text)
+    if not hours >= 0:  # NaN neither
+        raise ValueError
+    return hours
+
+
 def _show(number: int, total: int, run: Run, seconds: float) -> None:
     words = " ".join(f"{name}={value}" for name, value in run.settings if name != "steps")
     print(f"{number}/{total} {run.experiment} {words} ({seconds:.1f} s)", file=sys.stderr)
@@ -65,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--test", type=Path, metavar="DIR", help="photographs to judge on")
     parser.add_argument("--quick", action="store_true", help="ten minutes instead of six hours")
     parser.add_argument(
-        "--hours", type=float, default=6.0, help="stop cleanly after so long by the clock"
+        "--hours", type=_hours, default=math.inf, help="stop cleanly after so long by the clock"
     )
     parser.add_argument("--only", nargs="+", choices=plan.EXPERIMENTS, default=plan.EXPERIMENTS)
     parser.add_argument("--page", action="store_true", help="only write the page from the lines")
@@ -78,10 +88,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not options.train or not options.test:
                 parser.error("name both folders of photographs: --train DIR --test DIR")
             scale = "quick" if options.quick else "full"
-            left = measure(
-                scale, options.only, options.hours, options.train, options.test, stores[scale]
-            )
-        page.write(stores, PAGE, RESULTS)
+            folders = options.train, options.test
+            try:
+                left = measure(scale, options.only, options.hours, *folders, stores[scale])
+            finally:
+                page.write(stores, PAGE, RESULTS)
+        else:
+            page.write(stores, PAGE, RESULTS)
     except KeyboardInterrupt:
         print("stopped; what is done is kept, the same command goes on", file=sys.stderr)
         return 130

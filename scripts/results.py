@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -97,8 +98,8 @@ def table(readme: Path, full: Path, results: Path) -> None:
     ours is left out.
 
     Raises:
-        DiveqError: our results on Kodak are missing, a file is damaged or of other pictures than
-            the others of its set, or the markers are not there.
+        DiveqError: our results on Kodak are missing, a file is damaged, lacks rows, or is of other
+            pictures than the others of its set or of another model, or the markers are not there.
     """
     found = _found(results)
     short = [*_qualities(found, with_similarity=False), "", *_ranking(found["kodak"]), ""]
@@ -152,12 +153,25 @@ def _trial(name: str) -> Trial:
 
 
 def _found(results: Path) -> dict[str, dict[str, Results]]:
-    """The results of every set that has ours; Kodak must."""
-    return {
+    """The results of every set that has ours; Kodak must. All of ours are of one model."""
+    found = {
         name: _read(results / name)
         for name in SETS
         if name == "kodak" or (results / name / f"{DEFAULT}.json").exists()
     }
+    model = _model(found["kodak"][DEFAULT])
+    for of_set, codecs in found.items():
+        for name in set(codecs).intersection(OURS):
+            if _model(codecs[name]) != model:
+                where = f"{results / of_set / name}.json: is of {_model(codecs[name])}"
+                raise DiveqError(f"{where}, not of {model}; measure it again")
+    return found
+
+
+def _model(results: Results) -> str:
+    """What a description says of the model: "model 0123456789abcdef"."""
+    parts = results.description.split(", ")
+    return next((part for part in parts if part.startswith("model ")), "no model")
 
 
 def _read(folder: Path) -> dict[str, Results]:
@@ -176,6 +190,10 @@ def _read(folder: Path) -> dict[str, Results]:
         if results.images != images:
             where = f"{folder / name}.json: is of other pictures than {DEFAULT}.json"
             raise DiveqError(f"{where}; measure both again")
+        counts = Counter(row.quality for row in results.rows)
+        if set(counts.values()) != {len(images)}:
+            where = f"{folder / name}.json: lacks rows of some pictures"
+            raise DiveqError(f"{where}; measure it again")
     return found
 
 
@@ -368,6 +386,8 @@ def _measure_sets(parser: argparse.ArgumentParser, arguments: argparse.Namespace
     folders = {name: getattr(arguments, name) for name in SETS if getattr(arguments, name)}
     if not folders:
         parser.error("say where the pictures are: --kodak DIR, --cid22 DIR")
+    if arguments.jobs < 1 or arguments.threads < 0:
+        parser.error("--jobs and --threads are positive numbers")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     with nullcontext() if arguments.resume is None else Journal(arguments.resume) as journal:

@@ -7,6 +7,7 @@ is in the file is not run again, so that any number of short calls add up to the
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -71,10 +72,19 @@ class Line:
 
     @staticmethod
     def from_json(text: str) -> Line:
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is no such line.
+        """
         content = json.loads(text)
         run = Run.of(content["experiment"], content["scale"], **content["settings"])
-        return Line(run, content["result"], content["seconds"], content.get("processor_seconds"))
+        hash(run)  # a list among the settings is none
+        times = content["seconds"], content.get("processor_seconds")
+        numbers = [time for time in times if time is not None]
+        if not isinstance(content["result"], dict) or not all(map(math.isfinite, numbers)):
+            raise ValueError("no result, or no time")
+        return Line(run, content["result"], *times)
 
 
 class Lines:

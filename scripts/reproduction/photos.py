@@ -15,6 +15,28 @@ from diveqcodec.errors import DiveqError
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".ppm"}
 
 
+def look_into(folder: Path) -> None:
+    """Refuses a folder without pictures, before hours are spent on the way to it.
+
+    Raises:
+        DiveqError: see above.
+    """
+    if not _paths(folder):
+        raise DiveqError(f"{folder}: no pictures there; name another folder")
+
+
+def _paths(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as opened:
+            return opened.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DiveqError(f"{path}: cannot be read ({error}); leave it out of the folder") from None
+
+
 @lru_cache(maxsize=4)
 def load(folder: Path, count: int, side: int) -> tuple[Tensor, ...]:
     """Up to `count` pictures as uint8 `[3, H, W]`, chosen by a fixed permutation of sorted names.
@@ -23,16 +45,15 @@ def load(folder: Path, count: int, side: int) -> tuple[Tensor, ...]:
     what JPEG left; smaller pictures are left out.
 
     Raises:
-        DiveqError: there are no pictures of that size.
+        DiveqError: there are no pictures of that size, or one cannot be read.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    paths = _paths(folder)
     order = np.random.default_rng(0).permutation(len(paths))
     pictures: list[Tensor] = []
     for index in order:
         if len(pictures) == count:
             break
-        with Image.open(paths[index]) as opened:
-            picture = opened.convert("RGB")
+        picture = _opened(paths[index])
         if min(picture.size) >= 2 * side:
             picture = picture.reduce(2)
         if min(picture.size) >= side:
@@ -60,15 +81,12 @@ def centres(folder: Path, side: int) -> Tensor:
     """The middle of every picture of the folder in full resolution, uint8 `[N, 3, side, side]`.
 
     Raises:
-        DiveqError: no pictures there, or one is smaller.
+        DiveqError: no pictures there, or one is smaller, or cannot be read.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise DiveqError(f"{folder}: no pictures to evaluate on; name another folder")
+    look_into(folder)
     result = []
-    for path in paths:
-        with Image.open(path) as opened:
-            pixels = np.array(opened.convert("RGB"))
+    for path in _paths(folder):
+        pixels = np.array(_opened(path))
         top, left = ((length - side) // 2 for length in pixels.shape[:2])
         if top < 0 or left < 0:
             raise DiveqError(f"{path}: smaller than {side}x{side}; leave it out of the folder")

@@ -176,7 +176,8 @@ def _source_row(lines: Lines, method: str, columns: list[tuple[str, int, int]]) 
         found = lines.of("sources", source=cell[0], dim=cell[1], size=cell[2], method=method)
         if method == "k-means":
             bound = found[0].result["bound"]
-            text = "–" if bound is None else f"{_decibel(found[0].result['mse'] / bound):.2f}"
+            error = statistics.fmean(measure(line, "mse") for line in found)
+            text = "–" if bound is None else f"{_decibel(error / bound):.2f}"
         else:
             text = gap(lines, method, cell).show_mean("+.2f")
         row.append(f"{text}, {Spread.of(found, 'usage').show_share()}")

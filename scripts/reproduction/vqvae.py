@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diveqcodec.errors import DiveqError
 from diveqcodec.evaluate.metrics import ms_ssim, psnr
 from diveqcodec.quantize import (
     CodebookQuantizer,
@@ -89,7 +90,7 @@ def set_noise(quantizer: DiVeQ | SFDiVeQ, rho: Value) -> None:
 def fit(job: Run, quantizer: Quantizer, folder: Path, pace: float) -> Trained:
     """Adam, the learning rate halved after 40 and 70 % of the steps, as in the paper."""
     shape, steps, batch = SHAPES[job["shape"]], job["steps"], job["batch"]
-    pictures = load(folder, PICTURES, shape.side)[HELD:]
+    pictures = _parted(folder, shape.side)[1]
     g = torch.Generator().manual_seed(job["seed"])
     net = VQVAE(shape, quantizer)
     optimizer = torch.optim.Adam(net.parameters(), lr=pace)
@@ -141,12 +142,24 @@ def _replace(
     return replace_unused(quantizer.unit, counts, optimizer=optimizer, generator=g)
 
 
+def _parted(folder: Path, side: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Pictures that only validate, and those to train on.
+
+    Raises:
+        DiveqError: there are none to train on.
+    """
+    pictures = load(folder, PICTURES, side)
+    if len(pictures) <= HELD:
+        raise DiveqError(f"{folder}: {len(pictures)} pictures, of which {HELD} only validate")
+    return pictures[:HELD], pictures[HELD:]
+
+
 @torch.no_grad()
 def validate(net: VQVAE, folder: Path, side: int) -> float:
     """Squared error, by table look-up, on crops of pictures that were held out."""
     net.eval()
     g = torch.Generator().manual_seed(12345)
-    x = crops(load(folder, PICTURES, side)[:HELD], 128, side, g)
+    x = crops(_parted(folder, side)[0], 128, side, g)
     error = 0.0
     for piece in x.split(32):
         decoded = net.decode(net.quantizer.lookup(net.quantizer.encode(net.encode(piece))))

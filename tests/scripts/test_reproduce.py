@@ -259,8 +259,17 @@ def test_pictures_crops_and_patches(photos: Path, tmp_path: Path) -> None:
         load(photos, 5, 300)
     with pytest.raises(DiveqError, match="smaller than 300x300"):
         centres(photos, 300)
-    with pytest.raises(DiveqError, match="no pictures to evaluate"):
+    with pytest.raises(DiveqError, match="no pictures there"):
         centres(tmp_path, 64)
+    (tmp_path / "cut.png").write_bytes((photos / "0.png").read_bytes()[:2000])
+    for read in (load, lambda folder, *_: centres(folder, 64)):
+        with pytest.raises(DiveqError, match="cut.png: cannot be read .* leave it out"):
+            read(tmp_path, 5, 64)
+    few = Run.of("sweep-batch", "quick", method="ema", shape="small", size=16, seed=0, batch=2,
+                 steps=3)  # fmt: skip
+    shutil.copy(photos / "0.png", tmp_path / "cut.png")
+    with pytest.raises(DiveqError, match="1 pictures, of which 30 only validate"):
+        vqvae.fit(few, make("ema", 16, 32), tmp_path, 0.001)
 
 
 # Lines.
@@ -285,9 +294,16 @@ def test_lines_survive_a_kill_in_the_middle(tmp_path: Path) -> None:
     with pytest.raises(DiveqError, match="lines.jsonl: another call adds lines to it"):
         again.add(Line(Run.of("rates", "quick", bits=7, rho=0.0), {"mse": 0.5}, 1.0))
     assert len(Lines(path).by_run) == 3
-    path.write_bytes(b"nonsense\n" + whole)
-    with pytest.raises(DiveqError, match=r"lines.jsonl, line 1: not a run .* delete the line"):
-        Lines(path)
+    first_line = whole.split(b"\n")[0]
+    for changed in (
+        b"nonsense",
+        first_line.replace(b"6", b"[6]"),
+        first_line.replace(b'{"mse": 0.5}', b"5"),
+        first_line.replace(b"1.23", b"NaN"),
+    ):
+        path.write_bytes(changed + b"\n" + whole)
+        with pytest.raises(DiveqError, match=r"lines.jsonl, line 1: not a run .* delete the line"):
+            Lines(path)
 
 
 def test_the_command_goes_on_where_it_was(
@@ -315,11 +331,14 @@ def test_the_command_goes_on_where_it_was(
     assert len((tmp_path / "quick.jsonl").read_text("utf-8").splitlines()) == 3
     assert reproduce.main([*folders, "--only", "split"]) == 0
     assert reproduce.main(["--page"]) == 0
+    assert reproduce.main([*folders[:3], str(tmp_path / "nowhere"), "--quick"]) == 1
+    assert "nowhere: no pictures there" in capsys.readouterr().err
     target.write_text("no markers", "utf-8")
     assert reproduce.main(["--page"]) == 1
     assert "generated parts []" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        reproduce.main(["--quick"])
+    for wrong in (["--quick"], [*folders, "--hours", "nan"], [*folders, "--hours", "-1"]):
+        with pytest.raises(SystemExit):
+            reproduce.main(wrong)
 
 
 # The page.
@@ -352,6 +371,9 @@ def test_verdicts_need_every_seed_of_three() -> None:
     assert verdict(1, **sf) == "holds"
     assert verdict(3, **sf) == "holds"  # the better of both against the best other
     assert verdict(3, **sf, ema=[21.0, 21.1, 21.2]) == "does not hold"
+    # One of the others has the best mean, another the best seed.
+    rivals = {"diveq": [21.2] * 3, "ema": [21.1] * 3, "ste": [20.0, 20.0, 22.5]}
+    assert verdict(3, **rivals) == "not separated"
     assert verdict(0, diveq=[20.5, 20.6]) == verdicts.OPEN
     assert verdicts.table(stores_with({}))[2 + 6].split(" | ")[2] == "not tested"
 
@@ -364,6 +386,14 @@ def test_a_table_shows_mean_and_half_the_range() -> None:
     assert text.index("DiVeQ |") < text.index("EMA |")  # best first
     assert tables.vqvae(stores_with({}), 16) == []
     assert tables.vqvae(stores_with({"ema": [1.0, 2.0]}), 256) == []
+
+
+def test_k_means_is_shown_by_the_mean_of_its_seeds(tmp_path: Path) -> None:
+    lines = Lines(tmp_path / "lines")
+    for seed, mse in enumerate((1.0, 2.0, 3.0)):
+        run = Run.of("sources", "full", method="k-means", source="x", dim=2, size=16, seed=seed)
+        lines.by_run[run] = Line(run, {"mse": mse, "bound": 1.0, "usage": 1.0}, 1.0)
+    assert tables._source_row(lines, "k-means", [("x", 2, 16)]) == ["k-means", "3.01, 100 %"]
 
 
 def test_sweeps_share_the_point_that_they_go_through(tmp_path: Path) -> None:
@@ -420,6 +450,8 @@ def test_a_training_that_diverged_counts_as_the_worst_of_all(tmp_path: Path) -> 
     (row,) = (line for line in text if "| STE" in line)
     assert row.split(" | ")[1:3] == ["–", "–"]
     assert row.count("diverged") == 6
+    assert verdicts.table(stores)[2 + 3].split(" | ")[2] == "not separated"  # two of its seeds
+    lose(stores["full"], method="ema")
     assert verdicts.table(stores)[2 + 3].split(" | ")[2] == "holds"
     assert plots.draw(stores, tmp_path) == ["vqvae", "use"]
 

@@ -136,6 +136,10 @@ def test_what_makes_no_table(readme: Path, full: Path, files: Path) -> None:
     cut(files / "kodak" / "webp.json", 3)
     with pytest.raises(DiveqError, match=r"webp\.json: is of other pictures than diveq-e5\.json"):
         results.table(readme, full, files)
+    rows = json.loads((results.RESULTS / "kodak" / "webp.json").read_text("utf-8"))["rows"]
+    change(files / "kodak" / "webp.json", rows=rows[:-1])
+    with pytest.raises(DiveqError, match=r"webp\.json: lacks rows of some pictures"):
+        results.table(readme, full, files)
     change(files / "kodak" / "webp.json", rows=[])
     with pytest.raises(DiveqError, match=r"webp\.json: has no rows; measure it again"):
         results.table(readme, full, files)
@@ -153,6 +157,14 @@ def test_what_makes_no_table(readme: Path, full: Path, files: Path) -> None:
     readme.write_text("no markers")
     with pytest.raises(DiveqError, match=r"README\.md: the lines"):
         results.table(readme, full, results.RESULTS)
+
+
+def test_figures_of_another_model_are_not_mixed_in(readme: Path, full: Path, files: Path) -> None:
+    change(files / "cid22" / "diveq-e5.json", description="diveq, model 0123456789abcdef, effort 5")
+    with pytest.raises(
+        DiveqError, match=r"cid22/diveq-e5\.json: is of model 0123456789abcdef, not"
+    ):
+        results.table(readme, full, files)
 
 
 def test_the_plot_is_written_twice(files: Path) -> None:
