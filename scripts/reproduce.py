@@ -1,13 +1,14 @@
 """The claims of the DiVeQ paper, measured: every quantizer of this library, by one command.
 
     python scripts/reproduce.py --train PHOTOS --test KODAK --quick       ten minutes of one core
-    python scripts/reproduce.py --train PHOTOS --test KODAK               six hours of a whole core
+    python scripts/reproduce.py --train PHOTOS --test KODAK               five to eight core hours
     python scripts/reproduce.py --train PHOTOS --test KODAK --hours 0.5   a piece of that
     python scripts/reproduce.py --page       docs/quantizers.md and its plots from the lines alone
 
 Every run is one line of results/quantizers/quick.jsonl or full.jsonl, and what has a line is not
 run again. The page is written anew after every call. One thread is used. The times are a
-processor's: beside other work the clock shows more (`--hours` counts the clock's).
+processor's, by how wide its vectors are: beside other work the clock shows more (`--hours` counts
+the clock's).
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--train", type=Path, metavar="DIR", help="photographs to train on")
     parser.add_argument("--test", type=Path, metavar="DIR", help="photographs to judge on")
-    parser.add_argument("--quick", action="store_true", help="ten minutes instead of six hours")
+    parser.add_argument("--quick", action="store_true", help="ten minutes instead of hours")
     parser.add_argument(
         "--hours", type=_hours, default=math.inf, help="stop cleanly after so long by the clock"
     )

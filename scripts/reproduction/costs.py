@@ -1,8 +1,9 @@
 """What a run costs in processor seconds, so that a scale's promise is known before it is run.
 
-Measured on one core of an AMD EPYC with AVX-512, in float32, where the convolutions of the network
-run at 140 GFLOP/s; other work on the machine lengthens the clock's time, not this one. A test holds
-the sums of both scales against what they promise, and the model against the committed lines.
+Measured on one core of an AMD EPYC with AVX-512 at full width (Zen 5), in float32, where the
+convolutions of the network run at 140 GFLOP/s; where vectors are half as wide (Zen 4) they take 1.6
+to 1.9 times as long. Other work on the machine lengthens the clock's time, hardly this one. A test
+holds the sums of both scales against what they promise, and the model against the committed lines.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _STEP, _STEP_BITS, _STEP_SPLIT = 0.0009, 0.0016, 0.0032
 
 
 def expected(run: Run) -> float:
-    """Processor seconds of one run, within a third or so."""
+    """Processor seconds of one run, within a third or so on such a core."""
     steps = int(dict(run.settings).get("steps") or 0)
     if run.experiment == "split":
         return 0.2 + _STEP_SPLIT * steps

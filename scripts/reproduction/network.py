@@ -25,8 +25,8 @@ class Shape:
     side: int
 
 
-# What six core hours for everything leave room for: half the paper's width and side, and for
-# sweeps and --quick a quarter of its side.
+# What six hours of a fast core for everything leave room for: half the paper's width and side, and
+# for sweeps and --quick a quarter of its side.
 SHAPES = {
     "small": Shape((16, 32, 64, 128), 3, 32, 64),
     "large": Shape((16, 32, 64, 128), 6, 64, 128),

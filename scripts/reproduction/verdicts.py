@@ -53,26 +53,32 @@ def _of(stores: Stores, scale: str, method: str, size: int, key: str) -> Spread:
 
 def _each_size(
     stores: Stores, judge: Callable[[str, int], tuple[str, str]]
-) -> tuple[list[str], list[str]]:
-    """What `judge` (of scale and K) says of every K that was measured: texts and verdicts."""
-    texts, words = [], []
+) -> tuple[list[str], dict[int, str]]:
+    """What `judge` (of scale and K) says of every K that was measured: texts, and verdicts by K."""
+    texts, words = [], {}
     for size in sizes(stores):
         scale = _networks(stores, size, METHODS)
         if scale:
             text, word = judge(scale, size)
             texts.append(f"K = {size} ({scale}): {text}")
-            words.append(word)
+            words[size] = word
     return texts, words
 
 
-def _verdict(words: list[str]) -> str:
+def _verdict(words: dict[int, str]) -> str:
+    """One for all K, or each with its own."""
     if not words:
         return OPEN
-    return words[0] if len(set(words)) == 1 else "; ".join(words)
+    sizes_of: dict[str, list[str]] = {}
+    for size, word in words.items():
+        sizes_of.setdefault(word, []).append(str(size))
+    if len(sizes_of) == 1:
+        return next(iter(sizes_of))
+    return "; ".join(f"K = {', '.join(sizes)}: {word}" for word, sizes in sizes_of.items())
 
 
-def _row(claim: str, texts: list[str], words: list[str], only: str) -> list[str]:
-    return [claim, "<br>".join(texts) or "–", _verdict(words), COMMAND.format(only)]
+def _row(claim: str, texts: list[str], verdict: str, only: str) -> list[str]:
+    return [claim, "<br>".join(texts) or "–", verdict, COMMAND.format(only)]
 
 
 def _hard_assignment(stores: Stores) -> list[str]:
@@ -82,7 +88,8 @@ def _hard_assignment(stores: Stores) -> list[str]:
         return text, _compare(own, ste, "holds", "does not hold", "holds: level with STE")
 
     claim = "Differentiable hard assignment needs no auxiliary loss"
-    return _row(claim, *_each_size(stores, judge), "vqvae")
+    texts, words = _each_size(stores, judge)
+    return _row(claim, texts, _verdict(words), "vqvae")
 
 
 def _sf_error(stores: Stores) -> list[str]:
@@ -92,7 +99,8 @@ def _sf_error(stores: Stores) -> list[str]:
         return text, _compare(own, plain, "holds", "does not hold", "not separated")
 
     claim = "SF-DiVeQ has the lower error (at equal bits, index decodable)"
-    return _row(claim, *_each_size(stores, judge), "vqvae")
+    texts, words = _each_size(stores, judge)
+    return _row(claim, texts, _verdict(words), "vqvae")
 
 
 def _sf_use(stores: Stores) -> list[str]:
@@ -103,7 +111,8 @@ def _sf_use(stores: Stores) -> list[str]:
         return text, word
 
     claim = "SF-DiVeQ uses the whole codebook without replacement"
-    return _row(claim, *_each_size(stores, judge), "vqvae")
+    texts, words = _each_size(stores, judge)
+    return _row(claim, texts, _verdict(words), "vqvae")
 
 
 def _better(stores: Stores, key: str, name: str, digits: int) -> list[str]:
@@ -119,11 +128,11 @@ def _better(stores: Stores, key: str, name: str, digits: int) -> list[str]:
         return text, _against_all(own[best], list(others.values()))
 
     texts, words = _each_size(stores, judge)
+    verdict = _verdict(words)
     if name == "LPIPS":
-        weights = "weights are in no package; HaarPSI, which needs none, instead"
-        texts.insert(0, weights)
-        words = [f"not tested (by HaarPSI: {_verdict(words)})"]
-    return _row(f"Better {name} than the alternatives", texts, words, "vqvae")
+        texts.insert(0, "weights are in no package; HaarPSI, which needs none, instead")
+        verdict = f"not tested (by HaarPSI: {verdict})"
+    return _row(f"Better {name} than the alternatives", texts, verdict, "vqvae")
 
 
 def _compare(a: Spread, b: Spread, above: str, below: str, level: str) -> str:
