@@ -31,7 +31,8 @@ Moments = Literal["none", "slope", "all"]
 _SHARPNESS = 6.0  # of the soft assignment: 1 / (2 * cell^2 / 12)
 # What costs more squared cells than this lies outside the codebook, and only there an escape is
 # looked at: elsewhere it would be a waste that tables could learn. Inside, a codeword is at most
-# .39 away (the radius of a hexagonal cell of area 1, squared), which leaves it 14 bits.
+# .39 away (the radius of a hexagonal cell of area 1, squared), which leaves it 14 bits, and more
+# where bits count for less.
 _OUTSIDE = 2.0
 _COARSE_CANDIDATES = 4
 _BLOCK = 8192  # residuals looked at together: their candidates stay in a core's cache
