@@ -8,7 +8,7 @@ import pytest
 from diveqcodec.container import bitstream
 from diveqcodec.container import salvage as module
 from diveqcodec.container.bitstream import DvqFile, Header, PixelData, TileData
-from diveqcodec.container.chunks import METADATA, TILE, varint_bytes
+from diveqcodec.container.chunks import METADATA, OF_TILES, TILE, parse_chunk, varint_bytes
 from diveqcodec.container.salvage import Salvage, notices_of, read_what_is_whole, salvage
 from diveqcodec.errors import DamagedError, FormatError
 from tests.support.containers import FILTERED, FULL, PATCHED, chunk, header_and_chunks
@@ -81,7 +81,7 @@ def test_a_wrong_type_does_not_hide_that_metadata_are_lost() -> None:
     head, *chunks = header_and_chunks(FULL)
     for number in range(3):
         spoiled = bytes([chunks[number][0] ^ 0x80]) + chunks[number][1:]
-        assert spoiled[0] in module.OF_TILES
+        assert spoiled[0] in OF_TILES
         found = read_what_is_whole(
             b"".join([head, *chunks[:number], spoiled, *chunks[number + 1 :]])
         )
@@ -97,7 +97,6 @@ def test_what_is_made_to_be_looked_at_over_and_over_has_an_end(
 ) -> None:
     head, *_ = header_and_chunks(MIXED)
     looked = 0
-    parse_chunk = module.parse_chunk
 
     def count(data: bytes, start: int) -> tuple[int, bytes, int]:
         nonlocal looked
