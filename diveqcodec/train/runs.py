@@ -1,32 +1,30 @@
-"""A training run from the outside: its folder, where it starts, how it is stopped.
+"""A training run from the outside: where it starts, how it is stopped.
 
-Knows nothing of what happens in a step (see `loop`), nor of the command line: who calls tells the
-user how it ended.
+Knows nothing of what happens in a step (see `loop`) or of what is in its folder (see `runfolder`),
+nor of the command line: who calls tells the user how it ended.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
 import torch
 
-from diveqcodec.atomic import replacing
 from diveqcodec.errors import ConfigError, TrainingError
 from diveqcodec.exact.metadata import read_info
 from diveqcodec.exact.tensorfile import load_for_training
 from diveqcodec.model.config import ModelConfig
 from diveqcodec.model.dvq import DvqModel
-from diveqcodec.train import checkpoint, data
-from diveqcodec.train.config import TrainConfig, load, to_toml
+from diveqcodec.train import data, runfolder
+from diveqcodec.train.config import TrainConfig
 from diveqcodec.train.loop import Progress, Trainer
 from diveqcodec.train.pace import Pace
 from diveqcodec.train.processes import Processes, join
@@ -37,15 +35,6 @@ log = logging.getLogger(__name__)
 _LONGEST = 1e6  # hours: a century
 
 Start = tuple[DvqModel, list[str]]  # a model to go on from, and the history of its weights
-
-_OURS = (  # patterns of what a run and the commands about it leave in its folder
-    "config.toml",
-    "log.jsonl",
-    "last.safetensors",
-    "best.safetensors",
-    "samples/step-[0-9]*.png",
-    "curves.png",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +110,7 @@ def run(
         raise ConfigError(f"hours: {hours:g} is not above 0, and {_LONGEST:g} at most")
     processes = join(device or torch.device("cpu"))
     if processes.is_first:
-        _check_folder(folder, resume=resume, force=force)
+        runfolder.check(folder, resume=resume, force=force)
     config, start = _weights(config, init)
     trainer, pictures = _prepare(config, dataset, folder, device, processes)
     if resume:
@@ -129,12 +118,12 @@ def run(
     else:
         _start(trainer, start)
     if trainer.processes.is_first:
-        _open_folder(folder, trainer, resume=resume)
+        runfolder.begin(folder, trainer.config, trainer.step if resume else None)
     with _interruptions() as interrupted:
         pace = None if hours is None else Pace(3600 * hours, config.log.validate_every)
         trainer.run(progress=progress, stop=interrupted.is_set, pace=pace)
     if trainer.processes.is_first:
-        _write_config(folder, trainer.config)  # with the number of steps that the pace found
+        runfolder.write_config(folder, trainer.config)  # with the steps that the pace found
     return Result(
         folder=folder,
         step=trainer.step,
@@ -244,89 +233,6 @@ def _weights(config: TrainConfig, path: Path | None) -> tuple[TrainConfig, Start
     optim = replace(config.optim, linear=0.0)
     shape = more[1] if config.model.predistortion else model.config
     return replace(config, model=shape, optim=optim), (model, history)
-
-
-def _check_folder(folder: Path, *, resume: bool, force: bool) -> None:
-    """Before any work: is there something to resume, or would something be overwritten."""
-    if folder.exists() and not folder.is_dir():
-        raise TrainingError(f"{folder}: is a file; name a folder for the run")
-    if resume:
-        if not (folder / "last.safetensors").exists():
-            raise TrainingError(f"{folder}: has no last.safetensors to resume from")
-    elif not folder.exists() or not any(folder.iterdir()):
-        return
-    elif not _is_run(folder):
-        raise TrainingError(f"{folder}: is not empty, and no run; name another folder")
-    elif not force:
-        on = "go on with --resume, " if (folder / "last.safetensors").exists() else ""
-        raise TrainingError(f"{folder}: is not empty; {on}overwrite with -f, or name another")
-
-
-def _is_run(folder: Path) -> bool:
-    """Whether training has written here: told by what is in the files, not by their names."""
-    return (
-        checkpoint.is_checkpoint(folder / "last.safetensors")
-        or _is_log(folder / "log.jsonl")
-        or _is_resolved(folder / "config.toml")  # all that there is before the first line of a log
-    )
-
-
-def _is_log(path: Path) -> bool:
-    """Whether a file begins as the log of a run does."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            line = json.loads(file.readline())
-    except (OSError, ValueError):
-        return False
-    return isinstance(line, dict) and "step" in line and ("slices" in line or "validation" in line)
-
-
-def _is_resolved(path: Path) -> bool:
-    """Whether a configuration is one as runs write it, letter by letter."""
-    try:
-        return path.read_text("utf-8") == to_toml(load(path))
-    except (OSError, ValueError, ConfigError):
-        return False
-
-
-def _open_folder(folder: Path, trainer: Trainer, *, resume: bool) -> None:
-    """Clear what is out of date, write the resolved configuration."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if resume:
-            _cut_log(folder / "log.jsonl", trainer.step)
-        else:
-            for path in [found for pattern in _OURS for found in folder.glob(pattern)]:
-                path.unlink()
-            with suppress(OSError):  # it is not there, or has more than ours
-                (folder / "samples").rmdir()
-    except OSError as error:
-        raise TrainingError(f"{folder}: cannot be written ({error.strerror})") from error
-    _write_config(folder, trainer.config)
-
-
-def _write_config(folder: Path, config: TrainConfig) -> None:
-    try:
-        with replacing(folder / "config.toml") as path:
-            path.write_text(to_toml(config), "utf-8")
-    except OSError as error:
-        raise TrainingError(f"{folder}: cannot be written ({error.strerror})") from error
-
-
-def _cut_log(path: Path, step: int) -> None:
-    """Leave out the lines of steps after the checkpoint, which will be made again."""
-    if not path.exists():
-        return
-    kept = []
-    for text in path.read_text("utf-8", errors="replace").splitlines():
-        try:
-            is_kept = json.loads(text)["step"] <= step
-        except (ValueError, KeyError):
-            is_kept = False  # cut short when the machine went down
-        if is_kept:
-            kept.append(text + "\n")
-    with replacing(path) as temporary:
-        temporary.write_text("".join(kept), "utf-8")
 
 
 @contextmanager
