@@ -21,6 +21,8 @@ from diveqcodec.model.transform import SIDE
 from diveqcodec.ssim import SMALLEST_SIDE
 from diveqcodec.train.loss import Distortion
 
+_LAST_SEED = 2**32 - 1  # a step's noise has 64 bits for its seed, and the lower half is the step's
+
 
 @dataclass(frozen=True, slots=True)
 class DataConfig:
@@ -117,6 +119,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
+        if not 0 <= self.seed <= _LAST_SEED:
+            raise ConfigError(f"seed: {self.seed} is not in 0 ... {_LAST_SEED}")
         if self.data.crop < 64 or self.data.crop % SIDE:
             raise ConfigError(
                 f"data.crop: {self.data.crop} is not a multiple of {SIDE}, 64 at least"

@@ -53,6 +53,10 @@ log = logging.getLogger(__name__)
 Progress = Callable[[int, dict[str, Any]], None]
 
 
+class NotANumberError(TrainingError):
+    """Loss or gradient is none. What to do about it depends on what has been written so far."""
+
+
 class Trainer:
     """A run: model, optimizer, averaged weights, pictures and its folder.
 
@@ -92,6 +96,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, config, self.processes)
         exchange = torch.bfloat16 if config.optim.exchange == "bfloat16" else torch.float32
         self.gradients = Gradients(self.model.parameters(), exchange)
+        self.begin: Callable[[], None] | None = None  # called before the first thing is written
         self.must_stop = False  # because a process was asked to
         self.step = 0
         self.seconds = 0.0  # of all sessions of this run
@@ -135,8 +140,8 @@ class Trainer:
         warning; it is tried again later.
 
         Raises:
-            TrainingError: the loss is not a number (the last checkpoint stays), or the final
-                checkpoint cannot be written.
+            NotANumberError: the loss is not one; the last checkpoint stays.
+            TrainingError: the final checkpoint cannot be written.
         """
         validation = Validation(self.config, self.held_out, self.pictures)
         interval = Interval(self.model, self.device)
@@ -153,7 +158,7 @@ class Trainer:
             if not self.processes.is_first:
                 continue
             if self.step % config.log.every == 0 or is_last:
-                self._check_finite()
+                self._prepare_to_write()
                 now = time.monotonic()
                 speed = interval.steps * config.data.batch / max(now - marked, 1e-9)
                 line = {"step": self.step} | interval.line()
@@ -164,7 +169,7 @@ class Trainer:
                 marked = now
             if self.step % config.log.validate_every == 0 or is_last:
                 pause = time.monotonic()
-                self._check_finite()
+                self._prepare_to_write()
                 self._report(self.validate(validation), progress)
                 marked += time.monotonic() - pause
             self.seconds = before + time.monotonic() - session
@@ -185,7 +190,7 @@ class Trainer:
             steps: how many steps the run shall have, if that changes; the first process says it.
 
         Raises:
-            TrainingError: loss or gradient is not a number (on CUDA noticed later, by `run`).
+            NotANumberError: loss or gradient is none (on CUDA noticed later, by `run`).
         """
         config, model = self.config, self.model
         # What a step draws depends on its number alone, so that resuming needs no random state.
@@ -234,7 +239,7 @@ class Trainer:
         Raises:
             TrainingError: training has left the numbers, or the file cannot be written.
         """
-        self._check_finite()
+        self._prepare_to_write()
         extra = {f"lists.{k}": v.built.words for k, v in self._layers().items()}
         extra["used"] = self.used
         path = self.folder / f"{name}.safetensors"
@@ -349,16 +354,18 @@ class Trainer:
 
     def _check_finite(self) -> None:
         bad = int(self.bad_step)
-        if bad < 0:
-            return
-        smaller = f"--set optim.lr={self.config.optim.lr / 2:g}"
-        remedy = f"there is no checkpoint yet: start again with -f {smaller}"
-        if (self.folder / "last.safetensors").exists():
-            remedy = f"{self.folder} keeps the last good checkpoint: go on with --resume {smaller}"
-        raise TrainingError(f"step {bad}: loss or gradient is not a number; {remedy}")
+        if bad >= 0:
+            raise NotANumberError(f"step {bad}: loss or gradient is not a number")
+
+    def _prepare_to_write(self) -> None:
+        """An earlier run in the folder is lost only now, for steps that came to something."""
+        self._check_finite()
+        if self.begin is not None:
+            self.begin()
+            self.begin = None
 
     def _try_to_save(self, name: str) -> None:
-        self._check_finite()
+        self._prepare_to_write()
         try:
             self.save(name)
         except TrainingError as error:

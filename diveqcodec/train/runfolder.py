@@ -44,13 +44,14 @@ def check(folder: Path, *, resume: bool, force: bool) -> None:
         raise TrainingError(f"{folder}: is not empty; {on}overwrite with -f, or name another")
 
 
-def begin(folder: Path, config: TrainConfig, step: int | None) -> None:
+def begin(folder: Path, config: TrainConfig, step: int | None, *, force: bool = False) -> None:
     """Clear what is out of date, write the resolved configuration.
 
     Args:
         folder: it is made if it is not there.
         config: of the run.
         step: of the checkpoint that the run goes on from; None: it is a new one.
+        force: remove what an earlier run has left, once a file could be written.
 
     Raises:
         TrainingError: it cannot be written.
@@ -59,14 +60,12 @@ def begin(folder: Path, config: TrainConfig, step: int | None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if step is not None:
             _cut_log(folder / "log.jsonl", step)
-        else:
-            for path in [found for pattern in _OURS for found in folder.glob(pattern)]:
-                path.unlink()
-            with suppress(OSError):  # it is not there, or has more than ours
-                (folder / "samples").rmdir()
+        with replacing(folder / "config.toml") as path:
+            path.write_text(to_toml(config), "utf-8")
+            if force:
+                _clear(folder)
     except OSError as error:
         raise TrainingError(f"{folder}: cannot be written ({error.strerror})") from error
-    write_config(folder, config)
 
 
 def write_config(folder: Path, config: TrainConfig) -> None:
@@ -80,6 +79,13 @@ def write_config(folder: Path, config: TrainConfig) -> None:
             path.write_text(to_toml(config), "utf-8")
     except OSError as error:
         raise TrainingError(f"{folder}: cannot be written ({error.strerror})") from error
+
+
+def _clear(folder: Path) -> None:
+    for path in [found for pattern in _OURS for found in folder.glob(pattern)]:
+        path.unlink()
+    with suppress(OSError):  # it is not there, or has more than ours
+        (folder / "samples").rmdir()
 
 
 def _is_run(folder: Path) -> bool:

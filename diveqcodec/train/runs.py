@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -25,7 +26,7 @@ from diveqcodec.model.config import ModelConfig
 from diveqcodec.model.dvq import DvqModel
 from diveqcodec.train import data, runfolder
 from diveqcodec.train.config import TrainConfig
-from diveqcodec.train.loop import Progress, Trainer
+from diveqcodec.train.loop import NotANumberError, Progress, Trainer
 from diveqcodec.train.pace import Pace
 from diveqcodec.train.processes import Processes, join
 from diveqcodec.train.statistics import Interval
@@ -92,7 +93,8 @@ def run(
         folder: where everything is written; empty or missing unless `resume` or `force`.
         device: where to train, the CPU by default.
         resume: go on from `last.safetensors`.
-        force: overwrite what an earlier run left in the folder, and nothing else.
+        force: overwrite what an earlier run left in the folder, and nothing else, as soon as there
+            is something to write.
         init: weights file to start from instead of cosines. All of its networks are
             trained from the first step on.
         progress: called with the step and every line of the log.
@@ -117,11 +119,14 @@ def run(
         trainer.resume(folder / "last.safetensors")
     else:
         _start(trainer, start)
-    if trainer.processes.is_first:
-        runfolder.begin(folder, trainer.config, trainer.step if resume else None)
+    step = trainer.step if resume else None
+    trainer.begin = partial(runfolder.begin, folder, trainer.config, step, force=force)
     with _interruptions() as interrupted:
         pace = None if hours is None else Pace(3600 * hours, config.log.validate_every)
-        trainer.run(progress=progress, stop=interrupted.is_set, pace=pace)
+        try:
+            trainer.run(progress=progress, stop=interrupted.is_set, pace=pace)
+        except NotANumberError as error:
+            raise TrainingError(f"{error}; {_remedy(trainer, resume, force)}") from error
     if trainer.processes.is_first:
         runfolder.write_config(folder, trainer.config)  # with the steps that the pace found
     return Result(
@@ -188,6 +193,17 @@ def _prepare(
         pictures.megabytes,
     )
     return trainer, pictures
+
+
+def _remedy(trainer: Trainer, resume: bool, force: bool) -> str:
+    """What to do when training has left the numbers."""
+    smaller = f"--set optim.lr={trainer.config.optim.lr / 2:g}"
+    has_begun = trainer.begin is None
+    if resume or (has_begun and (trainer.folder / "last.safetensors").exists()):
+        return f"{trainer.folder} keeps the last good checkpoint: go on with --resume {smaller}"
+    if has_begun:
+        return f"there is no checkpoint yet: start again with -f {smaller}"
+    return f"nothing was written: start again with {'-f ' if force else ''}{smaller}"
 
 
 def _start(trainer: Trainer, start: Start | None) -> None:

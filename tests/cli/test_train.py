@@ -178,6 +178,7 @@ def test_hours_are_a_finite_number(hours: str) -> None:
             "unknown key optim.stepz; did you mean optim.steps?",
         ),
         (("photos", "--set", "optim.lr=nan"), "optim.lr: expected a finite number, got nan"),
+        (("photos", "--seed", "5000000000"), "seed: 5000000000 is not in 0 ... 4294967295"),
         (("photos", "--hours", "1e300"), "hours: 1e+300 is not above 0, and 1e+06 at most"),
         (("photos", "-o", "fresh", "--resume"), "fresh"),
         (("--plot", "fresh"), "fresh"),

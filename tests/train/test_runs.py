@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -239,6 +240,39 @@ def test_force_starts_anew_and_keeps_what_is_not_ours(dataset: Path, tmp_path: P
     assert (tmp_path / "best.safetensors").stat().st_size > 0
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("out of memory")])
+def test_an_old_run_is_lost_only_when_the_new_one_has_something(
+    finished: Path,
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception | None,
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    before = contents(run)
+    real = loss.weighted_distortion
+    calls = []
+
+    def failing(*arguments: Any) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) < 2:
+            return real(*arguments)
+        if error is not None:
+            raise error
+        return real(*arguments) * float("nan")
+
+    monkeypatch.setattr(loop, "weighted_distortion", failing)
+    message = "step 1: .* nothing was written: start again with -f --set"
+    with pytest.raises(type(error or TrainingError()), match=str(error or message)):
+        train.run(tiny_config(4), dataset, run, force=True)
+    assert contents(run) == before
+
+
 def interrupt_at(step: int, number: int = signal.SIGINT) -> loop.Progress:
     def progress(now: int, line: dict[str, Any]) -> None:
         if now == step and "validation" not in line:
@@ -314,9 +348,26 @@ def test_not_a_number_before_the_first_checkpoint_promises_none(
 ) -> None:
     real = loss.weighted_distortion
     monkeypatch.setattr(loop, "weighted_distortion", lambda *a: real(*a) * float("nan"))
-    with pytest.raises(TrainingError, match="no checkpoint yet: start again with -f --set optim"):
+    with pytest.raises(TrainingError, match="nothing was written: start again with --set optim"):
         train.run(tiny_config(4), dataset, tmp_path / "run")
     assert not (tmp_path / "run" / "last.safetensors").exists()
+    calls = []
+
+    def late(*arguments: Any) -> torch.Tensor:
+        calls.append(1)
+        return real(*arguments) * (float("nan") if len(calls) == 4 else 1.0)
+
+    monkeypatch.setattr(loop, "weighted_distortion", late)
+    with pytest.raises(TrainingError, match="no checkpoint yet: start again with -f --set optim"):
+        train.run(tiny_config(4), dataset, tmp_path / "run")  # a line of its log is there
+
+
+def test_seeds_are_those_that_a_step_can_use(dataset: Path, tmp_path: Path) -> None:
+    for seed in (-1, 2**32, 5_000_000_000):
+        with pytest.raises(ConfigError, match=rf"^seed: {seed} is not in 0 \.\.\. 4294967295$"):
+            train.settings(seed=seed)
+    config = replace(tiny_config(1), seed=2**32 - 1)
+    assert train.run(config, dataset, tmp_path / "run").is_finished
 
 
 def test_a_run_of_a_given_time_adapts_its_steps(dataset: Path, tmp_path: Path) -> None:
