@@ -6,13 +6,20 @@ Knows what training leaves there by name and by content, nothing of how it comes
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from diveqcodec.atomic import replacing
 from diveqcodec.errors import ConfigError, TrainingError
 from diveqcodec.train import checkpoint
 from diveqcodec.train.config import TrainConfig, load, to_toml
+
+try:
+    import fcntl
+except ImportError:  # Windows has none: runs are made there without a lock
+    fcntl = None  # type: ignore[assignment]
 
 _OURS = (  # patterns of what a run and the commands about it leave in its folder
     "config.toml",
@@ -22,6 +29,65 @@ _OURS = (  # patterns of what a run and the commands about it leave in its folde
     "samples/step-[0-9]*.png",
     "curves.png",
 )
+
+_LOCK = ".diveq-train.lock"  # there while a run is, and after one that was killed
+
+
+@contextmanager
+def held(folder: Path, *, resume: bool, force: bool) -> Iterator[None]:
+    """Within this, a run may write to the folder, and no other may.
+
+    The folder is made; if nothing has come of it, it goes again. However a process ends, the system
+    takes its lock away; the file of one that was killed means nothing.
+
+    Raises:
+        TrainingError: as `check`; another training holds it; it cannot be written.
+    """
+    check(folder, resume=resume, force=force)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = _locked(folder / _LOCK)
+    except BlockingIOError as error:
+        raise TrainingError(
+            f"{folder}: another training is writing into it; wait for its end, or name another"
+        ) from error
+    except OSError as error:
+        raise TrainingError(f"{folder}: cannot be written ({error.strerror})") from error
+    try:
+        check(folder, resume=resume, force=force)  # as whoever held it until now has left it
+        yield
+    finally:
+        with suppress(OSError):
+            (folder / _LOCK).unlink()  # still held: whoever has opened it will see that it is gone
+        os.close(lock)
+        for path in made:
+            with suppress(OSError):
+                path.rmdir()
+
+
+def _locked(path: Path) -> int:
+    """The open file `path`, locked. Where a system of files has no locks, it is not.
+
+    Raises:
+        BlockingIOError: another process has locked it.
+        OSError: it cannot be written.
+    """
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file), os.stat(path)):
+                return file
+        except FileNotFoundError:
+            pass  # it was removed, between opening and locking it, by a run that ended
+        except BlockingIOError:
+            os.close(file)
+            raise
+        except OSError:
+            return file
+        os.close(file)
 
 
 def check(folder: Path, *, resume: bool, force: bool) -> None:
@@ -35,7 +101,7 @@ def check(folder: Path, *, resume: bool, force: bool) -> None:
     if resume:
         if not (folder / "last.safetensors").exists():
             raise TrainingError(f"{folder}: has no last.safetensors to resume from")
-    elif not folder.exists() or not any(folder.iterdir()):
+    elif not folder.exists() or not any(path.name != _LOCK for path in folder.iterdir()):
         return
     elif not _is_run(folder):
         raise TrainingError(f"{folder}: is not empty, and no run; name another folder")

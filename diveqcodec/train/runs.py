@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -102,7 +102,8 @@ def run(
             learning rate has come down when the time is up.
 
     Raises:
-        TrainingError: folder, pictures or checkpoint are not usable, or training failed.
+        TrainingError: folder, pictures or checkpoint are not usable, another training is writing
+            into the folder, or this one failed.
         ConfigError: the model differs from that of `init`, or nothing can take so many hours.
         ModelError: `init` is not a weights file.
     """
@@ -111,24 +112,25 @@ def run(
     if hours is not None and not 0 < hours <= _LONGEST:
         raise ConfigError(f"hours: {hours:g} is not above 0, and {_LONGEST:g} at most")
     processes = join(device or torch.device("cpu"))
-    if processes.is_first:
-        runfolder.check(folder, resume=resume, force=force)
-    config, start = _weights(config, init)
-    trainer, pictures = _prepare(config, dataset, folder, device, processes)
-    if resume:
-        trainer.resume(folder / "last.safetensors")
-    else:
-        _start(trainer, start)
-    step = trainer.step if resume else None
-    trainer.begin = partial(runfolder.begin, folder, trainer.config, step, force=force)
-    with _interruptions() as interrupted:
+    with ExitStack() as stack:
+        if processes.is_first:
+            stack.enter_context(runfolder.held(folder, resume=resume, force=force))
+        config, start = _weights(config, init)
+        trainer, pictures = _prepare(config, dataset, folder, device, processes)
+        if resume:
+            trainer.resume(folder / "last.safetensors")
+        else:
+            _start(trainer, start)
+        step = trainer.step if resume else None
+        trainer.begin = partial(runfolder.begin, folder, trainer.config, step, force=force)
         pace = None if hours is None else Pace(3600 * hours, config.log.validate_every)
         try:
-            trainer.run(progress=progress, stop=interrupted.is_set, pace=pace)
+            with _interruptions() as interrupted:
+                trainer.run(progress=progress, stop=interrupted.is_set, pace=pace)
         except NotANumberError as error:
             raise TrainingError(f"{error}; {_remedy(trainer, resume, force)}") from error
-    if trainer.processes.is_first:
-        runfolder.write_config(folder, trainer.config)  # with the steps that the pace found
+        if processes.is_first:
+            runfolder.write_config(folder, trainer.config)  # with the steps that the pace found
     return Result(
         folder=folder,
         step=trainer.step,

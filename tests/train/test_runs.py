@@ -1,5 +1,6 @@
 """Runs from the outside: folder, log, samples, stopping, failing, starting from weights, export."""
 
+import errno
 import json
 import math
 import os
@@ -26,7 +27,7 @@ from diveqcodec.errors import ConfigError, ModelError, TrainingError
 from diveqcodec.exact import tensorfile, weights
 from diveqcodec.exact.tensorfile import load_for_training
 from diveqcodec.exact.tensorfile import part as part_of
-from diveqcodec.train import checkpoint, data, loop, loss
+from diveqcodec.train import checkpoint, data, loop, loss, runfolder
 from diveqcodec.train.config import DataConfig, LossConfig
 from diveqcodec.train.config import load as load_config
 from diveqcodec.train.exporting import compare, export, load_averaged, provenance
@@ -271,6 +272,101 @@ def test_an_old_run_is_lost_only_when_the_new_one_has_something(
     with pytest.raises(type(error or TrainingError()), match=str(error or message)):
         train.run(tiny_config(4), dataset, run, force=True)
     assert contents(run) == before
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_two_trainings_do_not_write_into_one_folder(
+    finished: Path, dataset: Path, tmp_path: Path, resume: bool
+) -> None:
+    run = tmp_path / "new" / "run"
+    if resume:
+        shutil.copytree(finished, run)
+    refused: list[str] = []
+
+    def another(step: int, line: dict[str, Any]) -> None:
+        del step, line
+        for force in (False, not resume):
+            with pytest.raises(TrainingError) as caught:
+                train.run(tiny_config(2), dataset, run, resume=resume, force=force)
+            refused.append(str(caught.value))
+
+    config = tiny_config(14 if resume else 2)
+    assert train.run(config, dataset, run, resume=resume, progress=another).is_finished
+    message = f"{run}: another training is writing into it; wait for its end, or name another"
+    # a new run is refused for what is there, if it may not overwrite it
+    assert set(refused) - {message} == (set() if resume else {refused[0]})
+    assert message in refused
+    steps = [line["step"] for line in read_log(run)]
+    assert steps == ([5, 6, 10, 12, 12, 14, 14] if resume else [2, 2])
+    assert not (run / runfolder._LOCK).exists()
+
+
+def test_a_second_training_is_refused_before_anything_is_written(
+    dataset: Path, tmp_path: Path
+) -> None:
+    """Though there is nothing yet in the folder that tells of the first."""
+    run = tmp_path / "new" / "run"
+    with (
+        runfolder.held(run, resume=False, force=False),
+        pytest.raises(TrainingError, match="run: another training is writing into it; "),
+    ):
+        train.run(tiny_config(2), dataset, run)
+    assert list(tmp_path.iterdir()) == []
+    with (
+        pytest.raises(TrainingError, match="no such folder"),
+        runfolder.held(run, resume=False, force=False),
+    ):
+        train.run(tiny_config(2), tmp_path / "none", tmp_path / "other" / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_training_holds_no_folder(dataset: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    code = (
+        "import os, pathlib, signal\nfrom diveqcodec.train import runfolder\n"
+        f"with runfolder.held(pathlib.Path({str(run)!r}), resume=False, force=False):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    assert os.listdir(run) == [runfolder._LOCK]
+    assert train.run(tiny_config(1), dataset, run).is_finished
+    assert runfolder._LOCK not in os.listdir(run)
+
+
+@pytest.mark.parametrize("lacking", ["module", "file system"])
+def test_where_there_are_no_locks_runs_are_made_without(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    def refuse(_file: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    if lacking == "module":
+        monkeypatch.setattr(runfolder, "fcntl", None)
+    else:
+        monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", refuse)
+    assert train.run(tiny_config(1), dataset, tmp_path / "run").is_finished
+
+
+def test_a_lock_that_was_removed_while_it_was_taken_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training that ends removes it: who has opened it before would share it with nobody."""
+    path = tmp_path / "lock"
+    fcntl = pytest.importorskip("fcntl")
+    real = fcntl.flock
+    calls: list[None] = []
+
+    def late(file: int, operation: int) -> None:
+        if not calls:
+            path.unlink()
+        calls.append(real(file, operation))
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    file = runfolder._locked(path)
+    assert len(calls) == 2
+    with pytest.raises(BlockingIOError):
+        runfolder._locked(path)
+    os.close(file)
 
 
 def interrupt_at(step: int, number: int = signal.SIGINT) -> loop.Progress:
