@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,19 +29,21 @@ def replacing(target: Path, temporary: Path | None = None) -> Iterator[Path]:
     """A path to write to: what is there takes the place of `target` if the block ends well.
 
     Otherwise what was written is removed, and the old file stays. Of a link, the file that it
-    leads to is replaced.
+    leads to is replaced. Only a process that is killed leaves what it wrote; see `leftovers`.
 
     Args:
         target: the file.
-        temporary: the path, in the same folder as the file itself (see `followed`). By default its
-            name is the target's and `.tmp`, so that of a process that is killed again and again
-            one file is left, not many.
+        temporary: the path, in the same folder as the file itself (see `followed`). By default an
+            empty file of a name that nobody else has, hidden, and short, because the target's name
+            may be as long as the system of files allows.
 
     Raises:
         OSError: it cannot be written.
     """
     target = followed(target)
-    temporary = temporary or target.with_name(target.name + ".tmp")
+    if temporary is None:
+        temporary = target.with_name(f".diveq-{secrets.token_hex(8)}.tmp")
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
         yield temporary
         _sync(temporary)
@@ -48,6 +51,11 @@ def replacing(target: Path, temporary: Path | None = None) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def leftovers(folder: Path) -> Iterator[Path]:
+    """Files in a folder that `replacing` has begun and not ended: by now, or ever."""
+    return folder.glob(f".diveq-{'[0-9a-f]' * 16}.tmp")
 
 
 def _sync(path: Path) -> None:

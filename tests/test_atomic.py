@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from diveqcodec.atomic import replacing
+from diveqcodec.atomic import leftovers, replacing
 
 
 def test_a_block_that_ends_well_replaces(tmp_path: Path) -> None:
@@ -39,6 +39,48 @@ def test_links_in_a_circle_are_no_file(tmp_path: Path) -> None:
         pass
     assert caught.value.filename == str(tmp_path / "a")
     assert (tmp_path / "a").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["a.tmp", ".a.tmp", ".diveq-0.tmp"])
+def test_nobody_elses_file_is_touched(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    (tmp_path / "far").write_text("mine too")
+    (tmp_path / "b.tmp").symlink_to("far")
+    for target in (tmp_path / "a", tmp_path / "b"):
+        with replacing(target) as temporary:
+            temporary.write_text("new")
+        assert target.read_text() == "new"
+    assert (tmp_path / name).read_text() == "mine"
+    assert (tmp_path / "far").read_text() == "mine too"
+    assert sorted(os.listdir(tmp_path)) == sorted([name, "a", "b", "b.tmp", "far"])
+
+
+def test_two_that_write_one_file_do_not_meet(tmp_path: Path) -> None:
+    target = tmp_path / "a"
+    with replacing(target) as first:
+        first.write_text("first")
+        with replacing(target) as second:
+            second.write_text("second")
+        assert target.read_text() == "second"
+    assert target.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_name_may_be_as_long_as_any(tmp_path: Path) -> None:
+    target = tmp_path / ("a" * 255)
+    with replacing(target) as temporary:
+        temporary.write_text("new")
+    assert target.read_text() == "new"
+
+
+def test_what_is_being_written_is_hidden_and_found(tmp_path: Path) -> None:
+    (tmp_path / ".diveq-notes.tmp").write_text("mine")
+    with replacing(tmp_path / "a") as temporary:
+        assert temporary.name.startswith(".")
+        assert list(leftovers(tmp_path)) == [temporary]
+        temporary.write_text("new")
+    assert list(leftovers(tmp_path)) == []
+    assert list(leftovers(tmp_path / "none")) == []
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt, ValueError])

@@ -120,7 +120,8 @@ def _write(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> None
         with replacing(path) as temporary:
             tensorfile.write(temporary, tensors, info)
     except (OSError, SafetensorError) as error:
-        raise TrainingError(f"{path}: not written ({error}); what was there stays") from error
+        reason = getattr(error, "strerror", None) or error  # not the name that the file had so far
+        raise TrainingError(f"{path}: not written ({reason}); what was there stays") from error
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -102,17 +102,20 @@ def export(
     count = 0
     try:
         with replacing(target) as temporary:
-            weights.save(model, temporary, origin)
-            coding = weights.load(temporary)  # proves that it reads back
-            if check is not None and pictures is not None:
-                crops = [_crop(tensor) for tensor in pictures.tensors]
-                count = len(crops)
-                codec = Codec(coding, networks=torch.float32)
-                checks = tuple(compare(model, codec, crops, quality) for quality in _QUALITIES)
-                origin["measured"] = _measured(checks, f"{count} centre crops of {check.name}")
-                weights.save(model, temporary, origin)  # the id does not cover the provenance
+            try:
+                weights.save(model, temporary, origin)
+                coding = weights.load(temporary)  # proves that it reads back
+                if check is not None and pictures is not None:
+                    crops = [_crop(tensor) for tensor in pictures.tensors]
+                    count = len(crops)
+                    codec = Codec(coding, networks=torch.float32)
+                    checks = tuple(compare(model, codec, crops, quality) for quality in _QUALITIES)
+                    origin["measured"] = _measured(checks, f"{count} centre crops of {check.name}")
+                    weights.save(model, temporary, origin)  # the id does not cover the provenance
+            except ModelError as error:  # which names the file as it is called so far
+                raise ModelError(str(error).replace(str(temporary), str(target))) from error
     except OSError as error:
-        raise ModelError(f"{target}: weights not written ({error})") from error
+        raise ModelError(f"{target}: weights not written ({error.strerror})") from error
     return Exported(target, coding.model_id, int(info["step"]), count, checks)
 
 

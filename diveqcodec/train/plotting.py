@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from diveqcodec.atomic import replacing
 from diveqcodec.errors import TrainingError
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -84,9 +85,11 @@ def plot(folder: Path, target: Path) -> None:
         if one.get_legend_handles_labels()[0]:
             one.legend(fontsize=8, framealpha=0.6)
     try:
-        figure.savefig(target, dpi=100)
+        with replacing(target) as temporary:
+            figure.savefig(temporary, format=target.suffix[1:] or "png", dpi=100)
     except (OSError, ValueError) as error:
-        raise TrainingError(f"{target}: plot not written ({error})") from error
+        reason = getattr(error, "strerror", None) or error
+        raise TrainingError(f"{target}: plot not written ({reason})") from error
 
 
 def _draw_validation(axes: Any, lines: list[dict[str, Any]]) -> None:

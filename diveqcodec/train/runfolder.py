@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from diveqcodec.atomic import replacing
+from diveqcodec.atomic import leftovers, replacing
 from diveqcodec.errors import ConfigError, TrainingError
 from diveqcodec.train import checkpoint
 from diveqcodec.train.config import TrainConfig, load, to_toml
@@ -30,6 +31,7 @@ _OURS = (  # patterns of what a run and the commands about it leave in its folde
     "curves.png",
 )
 
+_HOUR = 3600.0  # seconds; no file takes so long to write
 _LOCK = ".diveq-train.lock"  # there while a run is, and after one that was killed
 
 
@@ -101,7 +103,7 @@ def check(folder: Path, *, resume: bool, force: bool) -> None:
     if resume:
         if not (folder / "last.safetensors").exists():
             raise TrainingError(f"{folder}: has no last.safetensors to resume from")
-    elif not folder.exists() or not any(path.name != _LOCK for path in folder.iterdir()):
+    elif not folder.exists() or _is_empty(folder):
         return
     elif not _is_run(folder):
         raise TrainingError(f"{folder}: is not empty, and no run; name another folder")
@@ -124,6 +126,7 @@ def begin(folder: Path, config: TrainConfig, step: int | None, *, force: bool = 
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
         if step is not None:
             _cut_log(folder / "log.jsonl", step)
         with replacing(folder / "config.toml") as path:
@@ -152,6 +155,22 @@ def _clear(folder: Path) -> None:
         path.unlink()
     with suppress(OSError):  # it is not there, or has more than ours
         (folder / "samples").rmdir()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes have left half written, which may be a checkpoint each time.
+
+    What is younger may be an export of this moment.
+    """
+    for path in (*leftovers(folder), *leftovers(folder / "samples")):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _HOUR:
+                path.unlink()
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether there is nothing but what a run that was killed at its start has left."""
+    return not {*folder.iterdir()} - {folder / _LOCK, *leftovers(folder)}
 
 
 def _is_run(folder: Path) -> bool:

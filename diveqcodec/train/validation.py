@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from diveqcodec.atomic import replacing
 from diveqcodec.model.dvq import DvqModel
 from diveqcodec.model.layers import fast_dtype
 from diveqcodec.ssim import ms_ssim
@@ -37,7 +38,9 @@ class Scores:
             return
         grid = torch.cat([torch.cat(row, dim=2) for row in self.rows], dim=1)
         target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(grid.permute(1, 2, 0).contiguous().numpy()).save(target)
+        image = Image.fromarray(grid.permute(1, 2, 0).contiguous().numpy())
+        with replacing(target) as temporary:
+            image.save(temporary, "png")
 
 
 class Validation:

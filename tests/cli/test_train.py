@@ -36,11 +36,13 @@ def test_train_plot_export_compress() -> None:
     assert diveq("train", "--plot", "runs/mine").exit_code == 0
     assert opened("runs/mine/curves.png").width > 300
 
+    Path("mine.safetensors.tmp").write_text("mine")
     options = ("--check", "photos", "--licence", "free for all")
     result = diveq("export", "runs/mine", "-o", "mine.safetensors", *options)
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("6 pictures ")
     assert result.stdout.count(" bits ") == 3
+    assert Path("mine.safetensors.tmp").read_text() == "mine"
     entry = zoo.find("mine.safetensors")
     assert f"model {entry.model_id}   step 4" in result.stderr
     assert entry.provenance["licence"] == "free for all"

@@ -13,6 +13,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import safetensors.torch
@@ -27,7 +28,7 @@ from diveqcodec.errors import ConfigError, ModelError, TrainingError
 from diveqcodec.exact import tensorfile, weights
 from diveqcodec.exact.tensorfile import load_for_training
 from diveqcodec.exact.tensorfile import part as part_of
-from diveqcodec.train import checkpoint, data, loop, loss, runfolder
+from diveqcodec.train import checkpoint, data, loop, loss, runfolder, validation
 from diveqcodec.train.config import DataConfig, LossConfig
 from diveqcodec.train.config import load as load_config
 from diveqcodec.train.exporting import compare, export, load_averaged, provenance
@@ -369,6 +370,54 @@ def test_a_lock_that_was_removed_while_it_was_taken_is_none(
     os.close(file)
 
 
+def test_what_a_killed_run_has_half_written_is_swept(dataset: Path, tmp_path: Path) -> None:
+    """But nothing of this moment, nor anything else; a folder with nothing more is empty."""
+    (tmp_path / "samples").mkdir()
+    half = [folder / f".diveq-{n:016x}.tmp" for n, folder in enumerate((tmp_path, tmp_path))]
+    for path in half:
+        path.write_text("half")
+    assert runfolder._is_empty(tmp_path) is False
+    (tmp_path / "samples").rmdir()
+    assert runfolder._is_empty(tmp_path) is True
+    os.utime(half[0], (0, 0))
+    mine = tmp_path / ".diveq-mine.tmp"
+    train.run(tiny_config(1), dataset, tmp_path)
+    mine.write_text("mine")
+    os.utime(mine, (0, 0))
+    (tmp_path / "samples" / half[0].name).write_text("half")
+    os.utime(tmp_path / "samples" / half[0].name, (0, 0))
+    train.run(tiny_config(2), dataset, tmp_path, resume=True)
+    assert {path.name for path in tmp_path.rglob(".*")} == {half[1].name, mine.name}
+
+
+@pytest.mark.parametrize("drawn", ["curves.png", "step-0000001.png"])
+def test_pictures_of_a_run_are_written_whole(
+    finished: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: str
+) -> None:
+    """A full disk leaves the picture that was there."""
+    run = tmp_path / "run"
+    target = run / "samples" / drawn if drawn.startswith("step") else run / drawn
+    target.parent.mkdir(parents=True)
+    target.write_text("old")
+    (run / "log.jsonl").write_bytes((finished / "log.jsonl").read_bytes())
+
+    def full(_image: Image.Image, path: Any, *_arguments: Any, **_options: Any) -> None:
+        (Path(path) if isinstance(path, str | Path) else Path(path.name)).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    if drawn == "curves.png":
+        pytest.importorskip("matplotlib")
+        with pytest.raises(TrainingError, match=r"plot not written \(No space left on device\)"):
+            train.plot(run, target)
+    else:
+        pixels = torch.zeros(3, 8, 8, dtype=torch.uint8)
+        with pytest.raises(OSError, match="No space left"):
+            validation.Scores({}, 0.0, [[pixels]]).draw(target)
+    assert target.read_text() == "old"
+    assert not list(run.rglob("*.tmp"))
+
+
 def interrupt_at(step: int, number: int = signal.SIGINT) -> loop.Progress:
     def progress(now: int, line: dict[str, Any]) -> None:
         if now == step and "validation" not in line:
@@ -493,12 +542,13 @@ def test_full_disk_while_resuming_leaves_log_and_configuration(
         real(path, text[:10], *rest)
         raise OSError(28, "No space left on device")
 
-    for broken in ("log.jsonl", "config.toml"):  # in the order in which they are written
+    # in the order in which they are written, and how they begin
+    for broken, begins in (("log.jsonl", "{"), ("config.toml", "seed = ")):
         monkeypatch.setattr(
             Path,
             "write_text",
-            lambda path, text, *rest, broken=broken: (
-                full(path, text, *rest) if path.name.startswith(broken) else real(path, text, *rest)
+            lambda path, text, *rest, begins=begins: (
+                full(path, text, *rest) if text.startswith(begins) else real(path, text, *rest)
             ),
         )
         with pytest.raises(TrainingError, match="cannot be written .No space left on device"):
@@ -724,7 +774,9 @@ SMALL = (
 )
 
 
-def test_init_refuses_what_does_not_fit(finished: Path, dataset: Path, tmp_path: Path) -> None:
+def test_init_refuses_what_does_not_fit(
+    finished: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = tmp_path / "tiny.safetensors"
     export(finished, target)
     other = replace(tiny_config(1), model=replace(TINY, width8=24))
@@ -737,6 +789,13 @@ def test_init_refuses_what_does_not_fit(finished: Path, dataset: Path, tmp_path:
     assert not (tmp_path / "run").exists()
     with pytest.raises(TrainingError, match="not a checkpoint of `diveq train`"):
         export(target, tmp_path / "again.safetensors")
+    with monkeypatch.context() as patch:
+        full = Mock(side_effect=SafetensorError("No space left on device"))
+        patch.setattr(tensorfile, "save_file", full)
+        again = tmp_path / "again.safetensors"
+        with pytest.raises(ModelError, match=rf"^{again}: weights not written \(No space left"):
+            export(finished, again)
+        assert not again.exists()
     with pytest.raises(TrainingError, match="not a run; `diveq train` makes runs"):
         export(dataset, tmp_path / "again.safetensors")
 
