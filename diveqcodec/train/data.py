@@ -46,8 +46,7 @@ class Pictures:
 
     def summary(self) -> dict[str, Any]:
         """How many there are, and a hash of their names: what provenance says of the data."""
-        digest = hashlib.sha256("\n".join(self.names).encode()).hexdigest()
-        return {"pictures": len(self.names), "names_sha256": digest[:16]}
+        return {"pictures": len(self.names), "names_sha256": _hash("\n".join(self.names))[:16]}
 
     def split(self, held_out: int) -> tuple[Pictures, Pictures]:
         """Training and validation pictures; which is which depends on the names alone."""
@@ -222,4 +221,4 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
 
 
 def _hash(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()
+    return hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()

@@ -118,6 +118,22 @@ def test_files_left_out_are_named_and_counted(others: int, note: str) -> None:
     assert f"Note: {note}" in notes
 
 
+def test_names_that_are_not_utf8() -> None:
+    """Of pictures, of a file left out, of their folder."""
+    photos = os.fsdecode(b"ph\xe9")
+    try:
+        Path("photos").rename(photos)
+    except OSError:
+        pytest.skip("names are UTF-8 here")
+    Path(photos, "picture-00.png").rename(Path(photos, os.fsdecode(b"\xe9.png")))
+    Path(photos, os.fsdecode(b"\xe9.txt")).write_text("words")
+    result = diveq("train", photos, "-c", "tiny.toml", "-o", "run", "--steps", 1)
+    assert result.exit_code == 0, result.output
+    result = diveq("export", "run", "-o", "mine.safetensors", "--check", photos)
+    assert result.exit_code == 0, result.output
+    assert zoo.find("mine.safetensors").provenance["dataset"]["pictures"] == 12
+
+
 def test_few_pictures_are_noted() -> None:
     draw_pictures(Path("few"), 3)
     result = diveq("train", "few", "-c", "tiny.toml", "--steps", 1)

@@ -1,5 +1,7 @@
 """Pictures for training: found, refused, cropped; and the trade-offs of a step."""
 
+import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +44,24 @@ def test_only_usable_pictures_are_loaded(tmp_path: Path, caplog: pytest.LogCaptu
     assert "63x500 is smaller than the crop of 64" in loaded.skipped[3]
     assert loaded.skipped[2] == "moved.png: no such file"
     assert caplog.text.count("left out") == 5
+
+
+def test_names_need_not_be_utf8(tmp_path: Path) -> None:
+    """Their hash is that of their bytes, as it is of other names."""
+    draw_pictures(tmp_path, 10)
+    name = os.fsdecode(b"caf\xe9.png")
+    try:
+        (tmp_path / "picture-00.png").rename(tmp_path / name)
+    except OSError:
+        pytest.skip("names are UTF-8 here")
+    loaded = data.load(tmp_path, 64, CPU)
+    assert loaded.names[0] == name
+    joined = b"\n".join(map(os.fsencode, loaded.names))
+    assert loaded.summary() == {
+        "pictures": 10,
+        "names_sha256": hashlib.sha256(joined).hexdigest()[:16],
+    }
+    assert [len(part.names) for part in loaded.split(16)] == [9, 1]
 
 
 def test_no_preview_is_trained_on(tmp_path: Path) -> None:
