@@ -118,7 +118,7 @@ def run(
         config, start = _weights(config, init)
         trainer, pictures = _prepare(config, dataset, folder, device, processes)
         if resume:
-            trainer.resume(folder / "last.safetensors")
+            _resume(trainer, folder, hours)
         else:
             _start(trainer, start)
         step = trainer.step if resume else None
@@ -214,6 +214,21 @@ def _start(trainer: Trainer, start: Start | None) -> None:
         trainer.start()
     else:
         trainer.start_from(*start)
+
+
+def _resume(trainer: Trainer, folder: Path, hours: float | None) -> None:
+    """Go on from the last checkpoint; a session of so many `hours` makes steps of its own."""
+    trainer.resume(folder / "last.safetensors")
+    optim = trainer.config.optim
+    if hours is not None:
+        # A timed run that was killed has made more steps than its configuration says.
+        steps = max(optim.steps, trainer.step + 1)
+        trainer.config = replace(trainer.config, optim=replace(optim, steps=steps))
+    elif optim.steps < trainer.step:
+        raise TrainingError(
+            f"{folder}: is at step {trainer.step} already, of {optim.steps}; "
+            "give more in all with --steps, or --hours"
+        )
 
 
 def _seconds_of_step(trainer: Trainer, step: int) -> float:

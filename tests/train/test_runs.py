@@ -529,6 +529,32 @@ def test_a_run_of_a_given_time_adapts_its_steps(dataset: Path, tmp_path: Path) -
     assert info["config"]["optim"]["steps"] == info["step"] == result.step
 
 
+def test_steps_below_those_made_are_refused(finished: Path, dataset: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    before = contents(run)
+    for steps in (1, 11):
+        config = train.settings(resumed=run, steps=steps)
+        with pytest.raises(TrainingError, match=f"run: is at step 12 already, of {steps}; give "):
+            train.run(config, dataset, run, resume=True)
+        assert contents(run) == before
+    result = train.run(train.settings(resumed=run), dataset, run, resume=True)
+    assert (result.step, result.is_finished) == (12, True)
+
+
+@pytest.mark.parametrize("steps", [2, 12])
+def test_a_session_of_a_given_time_goes_on_from_any_step(
+    finished: Path, dataset: Path, tmp_path: Path, steps: int
+) -> None:
+    """A timed run that is killed has made other steps than its configuration says."""
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    config = train.settings(resumed=run, steps=steps)
+    result = train.run(config, dataset, run, resume=True, hours=0.5 / 3600)
+    assert result.is_finished
+    assert 12 < result.step == result.steps
+
+
 def test_full_disk_while_resuming_leaves_log_and_configuration(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
