@@ -9,7 +9,9 @@ import copy
 import json
 import re
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +23,7 @@ from diveqcodec.model.transform import SIDE
 from diveqcodec.ssim import SMALLEST_SIDE
 from diveqcodec.train.loss import Distortion
 
+_SMALLEST_CROP = 64
 _LAST_SEED = 2**32 - 1  # a step's noise has 64 bits for its seed, and the lower half is the step's
 
 
@@ -28,7 +31,7 @@ _LAST_SEED = 2**32 - 1  # a step's noise has 64 bits for its seed, and the lower
 class DataConfig:
     """Which crops are trained on."""
 
-    crop: int = 256  # side of a crop in pixels, a multiple of 16
+    crop: int = 256  # side of a crop in pixels, a multiple of 16, 64 at least
     batch: int = 4  # crops a step
     long_side: int = 2048  # larger pictures are shrunk to this when they are loaded; 0: none are
     drawn: float = 0.0  # share of crops on which text, windows and shapes are drawn
@@ -119,36 +122,72 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
-        if not 0 <= self.seed <= _LAST_SEED:
-            raise ConfigError(f"seed: {self.seed} is not in 0 ... {_LAST_SEED}")
-        if self.data.crop < 64 or self.data.crop % SIDE:
+        for is_allowed, complaint, names in _RANGES:
+            for name in names:
+                value = attrgetter(name)(self)
+                if not all(map(is_allowed, value if isinstance(value, tuple) else (value,))):
+                    raise ConfigError(f"{name}: {value} {complaint}")
+        data = self.data
+        if data.crop % SIDE:
+            raise ConfigError(f"data.crop: {data.crop} is not a multiple of {SIDE}")
+        if data.long_side and data.long_side < data.crop:
             raise ConfigError(
-                f"data.crop: {self.data.crop} is not a multiple of {SIDE}, 64 at least"
+                f"data.long_side: {data.long_side} is below data.crop; 0 keeps every size"
             )
-        if self.data.long_side and self.data.long_side < self.data.crop:
+        if data.crop < self.smallest_crop:
             raise ConfigError(
-                f"data.long_side: {self.data.long_side} is below data.crop; 0 keeps every size"
+                f"data.crop: {data.crop} is too small for loss.distortion = ms-ssim; use 192"
             )
-        for name, value in (("data.batch", self.data.batch), ("optim.steps", self.optim.steps)):
-            if value < 1:
-                raise ConfigError(f"{name}: {value} is not positive")
-        if not 0 <= self.data.above < 1:
-            raise ConfigError(f"data.above: {self.data.above} is not in [0, 1)")
-        if not 0 <= self.data.drawn <= 1:
-            raise ConfigError(f"data.drawn: {self.data.drawn} is not in [0, 1]")
-        if not 0 < self.data.min_scale <= 1:
-            raise ConfigError(f"data.min_scale: {self.data.min_scale} is not in (0, 1]")
-        for name, value in (
-            ("log.every", self.log.every),
-            ("log.validate_every", self.log.validate_every),
-            ("quantizer.refresh", self.quantizer.refresh),
-        ):
-            if value < 1:
-                raise ConfigError(f"{name}: {value} is not positive")
-        if self.loss.distortion == "ms-ssim" and self.data.crop < SMALLEST_SIDE:
-            raise ConfigError(
-                f"data.crop: {self.data.crop} is too small for loss.distortion = ms-ssim; use 192"
-            )
+
+    @property
+    def smallest_crop(self) -> int:
+        """Pixels of the side of a crop, at least."""
+        least = SMALLEST_SIDE if self.loss.distortion == "ms-ssim" else _SMALLEST_CROP
+        return -(-least // SIDE) * SIDE
+
+
+# What numbers mean something: a condition, what is said of others, and the settings it is for.
+_RANGES: tuple[tuple[Callable[[float], bool], str, tuple[str, ...]], ...] = (
+    (lambda value: 0 <= value <= _LAST_SEED, f"is not in 0 ... {_LAST_SEED}", ("seed",)),
+    (
+        lambda value: value >= _SMALLEST_CROP,
+        f"is below {_SMALLEST_CROP}, the smallest side of a crop",
+        ("data.crop",),
+    ),
+    (
+        lambda value: value > 0,
+        "is not positive",
+        (
+            *("data.batch", "data.knee", "optim.steps", "optim.lr", "optim.clip"),
+            *("quantizer.refresh", "log.every", "log.validate_every"),
+        ),
+    ),
+    (
+        lambda value: value >= 0,
+        "is negative",
+        (
+            *("data.long_side", "data.validation", "optim.warmup", "optim.weight_decay"),
+            *("optim.networks_factor", "optim.prior_factor", "optim.codebook_factor"),
+            *("optim.table_factor", "optim.linear_factor", "optim.encoder_factor"),
+            *("optim.predistortion_factor", "quantizer.replace"),
+            *("log.checkpoint_minutes", "log.samples"),
+        ),
+    ),
+    (
+        lambda value: 0 <= value <= 1,
+        "is not in [0, 1]",
+        (
+            *("data.drawn", "optim.linear", "optim.networks_share", "optim.flat", "optim.final"),
+            "quantizer.replace_until",
+        ),
+    ),
+    (
+        lambda value: 0 <= value < 1,
+        "is not in [0, 1)",
+        ("data.above", "optim.momentum", "optim.betas", "optim.ema"),
+    ),
+    (lambda value: 0 < value <= 1, "is not in (0, 1]", ("data.min_scale",)),
+)
 
 
 def load(path: Path | None, assignments: tuple[str, ...] = ()) -> TrainConfig:

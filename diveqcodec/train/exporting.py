@@ -127,7 +127,8 @@ def load_averaged(run: Path) -> tuple[DvqModel, dict[str, Any]]:
     """
     tensors, info = checkpoint.load_average(run)
     try:
-        config = from_dict(TrainConfig, info["config"])
+        # of the model alone: the rest may have numbers that training took once and takes no more
+        config = from_dict(TrainConfig, {"model": info["config"]["model"]})
         model = DvqModel(config.model)
         model.load_state_dict(tensors)
     except (ConfigError, KeyError, RuntimeError) as error:

@@ -1,6 +1,7 @@
 """Runs from the outside: folder, log, samples, stopping, failing, starting from weights, export."""
 
 import errno
+import itertools
 import json
 import math
 import os
@@ -24,18 +25,21 @@ from safetensors.torch import load_file
 
 import diveqcodec.train as train
 from diveqcodec.codec import Codec
+from diveqcodec.config import from_dict, to_dict
 from diveqcodec.errors import ConfigError, ModelError, TrainingError
 from diveqcodec.exact import tensorfile, weights
+from diveqcodec.exact.metadata import read_info
 from diveqcodec.exact.tensorfile import load_for_training
 from diveqcodec.exact.tensorfile import part as part_of
 from diveqcodec.train import checkpoint, data, loop, loss, runfolder, validation
-from diveqcodec.train.config import DataConfig, LossConfig
+from diveqcodec.train import config as config_module
+from diveqcodec.train.config import DataConfig, LossConfig, TrainConfig
 from diveqcodec.train.config import load as load_config
 from diveqcodec.train.exporting import compare, export, load_averaged, provenance
 from diveqcodec.train.plotting import read_log
 from diveqcodec.train.schedule import average_decay, decoded_by_networks, learning_rate
 from diveqcodec.train.statistics import Interval
-from tests.support.places import GOLDEN
+from tests.support.places import GOLDEN, PACKAGE
 from tests.support.tiny import TINY, drawn, tiny_config
 from tests.support.training import draw_pictures
 
@@ -887,6 +891,55 @@ def test_networks_rest_then_see_a_share_then_all() -> None:
     assert [decoded_by_networks(50, crops, config) for crops in (1, 2, 10)] == [1, 1, 3]
     config = tiny_config(100, optim={"linear": 0.0, "networks_share": 1.0})
     assert {decoded_by_networks(step, 4, config) for step in range(100)} == {4}
+
+
+def test_numbers_that_mean_nothing_are_refused() -> None:
+    """Every number of the configuration, the model's apart, has its range and keeps to it."""
+    refused = {
+        "is not positive": ("0", "-1"),
+        "is negative": ("-1",),
+        "is not in [0, 1]": ("-0.1", "1.1"),
+        "is not in [0, 1)": ("-0.1", "1.0"),
+        "is not in (0, 1]": ("0.0", "1.1"),
+        "is not in 0 ... 4294967295": ("-1", "4294967296"),
+        "is below 64, the smallest side of a crop": ("0", "-64", "48"),
+    }
+    named = set()
+    for _, complaint, names in config_module._RANGES:
+        for name, text in itertools.product(names, refused[complaint]):
+            named.add(name)
+            values = f"[0.9, {text}]" if name == "optim.betas" else text
+            with pytest.raises(ConfigError) as caught:
+                load_config(None, (f"{name}={values}",))
+            assert str(caught.value).startswith(f"{name}: ")
+            assert str(caught.value).endswith(complaint)
+    numbers = {
+        f"{section}.{key}".removeprefix(".")
+        for section, values in {"": to_dict(TrainConfig()), **to_dict(TrainConfig())}.items()
+        if isinstance(values, dict) and section != "model"
+        for key, value in values.items()
+        if not isinstance(value, str | bool | dict)
+    }
+    assert named == numbers
+
+
+def test_numbers_of_documented_runs_are_taken() -> None:
+    zeros = ("linear", "encoder_factor", "weight_decay", "warmup", "networks_share", "final")
+    load_config(None, tuple(f"optim.{name}=0" for name in zeros))
+    load_config(None, ("optim.linear=1", "optim.flat=1.0", "optim.ema=.98", "data.validation=0"))
+    load_config(None, ("data.long_side=0", "log.checkpoint_minutes=0", "log.samples=0"))
+    for path in (PACKAGE.parent / "models").glob("*.safetensors"):
+        from_dict(TrainConfig, read_info(path)["provenance"]["config"])
+
+
+def test_a_run_of_numbers_no_longer_taken_is_exported(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "last.safetensors"
+    tensors, info = checkpoint.load(finished / "last.safetensors")
+    info["config"]["optim"]["linear"] = 1.5
+    tensorfile.write(run, tensors, info)
+    export(run, tmp_path / "mine.safetensors")
+    origin = read_info(tmp_path / "mine.safetensors")["provenance"]
+    assert origin["config"]["optim"]["linear"] == 1.5
 
 
 def test_every_kind_of_parameter_has_its_learning_rate(dataset: Path, tmp_path: Path) -> None:
