@@ -85,6 +85,7 @@ def load(
     device: torch.device,
     long_side: int = 0,
     limit: int | None = None,
+    smallest: int = SIDE,
 ) -> Pictures:
     """Decode every picture below `folder` that is at least `minimum` pixels on both sides.
 
@@ -94,6 +95,7 @@ def load(
         device: where the pixels are kept.
         long_side: see `read`.
         limit: so many usable pictures are enough; the rest is not looked at.
+        smallest: least `minimum` that could be asked for, a multiple of 16.
 
     Raises:
         TrainingError: nothing can be used; names the first reasons.
@@ -121,7 +123,11 @@ def load(
     if not names:
         first = "; ".join(skipped[:3])
         fitting = largest // SIDE * SIDE
-        remedy = f"; make crops smaller with --set data.crop={fitting}" if fitting else ""
+        remedy = ""
+        if fitting >= smallest:
+            remedy = f"; make crops smaller with --set data.crop={fitting}"
+        elif largest:
+            remedy = f"; both sides of a picture must have {smallest} pixels at least"
         raise TrainingError(f"{folder}: no usable picture of {len(skipped)} ({first}){remedy}")
     for line in skipped[:_NAMED]:
         log.warning("left out %s", line)

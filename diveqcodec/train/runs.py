@@ -184,8 +184,9 @@ def _prepare(
     processes: Processes | None = None,
 ) -> tuple[Trainer, data.Pictures]:
     """A trainer, and the pictures it was given."""
-    size, long_side = config.data.crop, config.data.long_side
-    pictures = data.load(dataset, size, device or torch.device("cpu"), long_side)
+    device = device or torch.device("cpu")
+    size, long_side, smallest = config.data.crop, config.data.long_side, config.smallest_crop
+    pictures = data.load(dataset, size, device, long_side, smallest=smallest)
     trainer = Trainer(config, pictures, folder, processes)
     log.info(
         "%d pictures to train on, %d held out, %d left out; %.0f MB in memory",

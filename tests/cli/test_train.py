@@ -151,6 +151,55 @@ def test_a_folder_of_no_pictures_is_one_line(name: str, content: str) -> None:
     assert result.stderr.splitlines() == [f"Error: none: no usable picture of 1 {reason}"]
 
 
+@pytest.mark.parametrize(
+    ("size", "settings", "remedy"),
+    [
+        ((64, 48), (), "both sides of a picture must have 64 pixels at least"),
+        ((100, 90), (), "make crops smaller with --set data.crop=80"),
+        ((63, 500), (), "both sides of a picture must have 64 pixels at least"),
+        (
+            (170, 170),
+            ("loss.distortion=ms-ssim",),
+            "both sides of a picture must have 176 pixels at least",
+        ),
+        ((180, 180), ("loss.distortion=ms-ssim",), "make crops smaller with --set data.crop=176"),
+    ],
+)
+def test_what_helps_small_pictures_is_taken(
+    size: tuple[int, int], settings: tuple[str, ...], remedy: str
+) -> None:
+    draw_pictures(Path("small"), 1, size)
+    arguments = ["train", "small", "-c", "tiny.toml", "--dry-run", "--set", "data.crop=256"]
+    for text in settings:
+        arguments += ["--set", text]
+    (line,) = errors(diveq(*arguments))
+    assert line.endswith(remedy)
+    if "--set" in remedy:
+        assert diveq(*arguments, *remedy.split()[-2:]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("crop", "complaint"),
+    [
+        (48, "is below 64, the smallest side of a crop"),
+        (100, "is not a multiple of 16"),
+    ],
+)
+def test_the_rules_of_crops_are_told_apart(crop: int, complaint: str) -> None:
+    result = diveq("train", "photos", "--set", f"data.crop={crop}")
+    assert errors(result) == [f"Error: data.crop: {crop} {complaint}"]
+
+
+def test_a_dry_run_that_fails_says_only_what_happened() -> None:
+    """It has no checkpoint, and starting again is not what it is about."""
+    arguments = ("train", "photos", "-c", "tiny.toml", "--dry-run", "--set", "optim.lr=1e30")
+    result = diveq(*arguments)
+    assert result.exit_code == 1
+    (line,) = errors(result)
+    assert line.startswith("Error: step ")
+    assert line.endswith(": loss or gradient is not a number")
+
+
 def test_dry_run_writes_nothing() -> None:
     before = sorted(os.listdir())
     result = diveq("train", "photos", "-c", "tiny.toml", "--dry-run")
