@@ -158,7 +158,7 @@ def dry_run(
     config, start = _weights(config, init)
     trainer, pictures = _prepare(config, dataset, Path(), device)
     _start(trainer, start)
-    resting = min(config.optim.linear, 1.0)  # share of the steps in which the networks rest
+    resting = config.optim.linear  # share of the steps in which the networks rest
     seconds = 0.0
     if resting > 0:
         seconds += resting * _seconds_of_step(trainer, 0)
