@@ -6,25 +6,20 @@ the same time. Knows no files but those it is given to read.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from diveqcodec import image, zoo
 from diveqcodec.codec import DEFAULT_EFFORT, Codec, check_request
 from diveqcodec.container import bitstream, pixelfile
 from diveqcodec.device import device_of
 from diveqcodec.errors import ConfigError, ImageError, ModelError
-from diveqcodec.image import Picture, jpeg2000
-from diveqcodec.image.colour import colours_of
-from diveqcodec.image.files import load_written
-from diveqcodec.image.metadata import EXIF_ERRORS, exif_of_srgb, read_metadata
+from diveqcodec.image import Picture
+from diveqcodec.image.files import of_image
 from diveqcodec.quality import DEFAULT_QUALITY
 
 if TYPE_CHECKING:
@@ -32,11 +27,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from diveqcodec.container.canvas import Crop
+    from diveqcodec.image.pixels import Samples
     from diveqcodec.quality import Lossless
 
-# Modes of Pillow's that a file keeps as they are; the others are converted.
-_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
-_TIFF_MODES = ("CMYK", "F", "I", "I;16B")
 _MOST = 4  # codecs that are kept loaded
 
 _codecs: dict[tuple[Path, str, str], Codec] = {}  # by weights, their id, and the device
@@ -143,16 +136,16 @@ def _picture(source: Any) -> Picture:
     return from_pillow(source)
 
 
-def from_pillow(source: Image.Image, told_by: Image.Image | None = None) -> Picture:
+def from_pillow(source: Image.Image, samples: Samples | None = None) -> Picture:
     """An image of Pillow's with its colour profile, EXIF and XMP, upright.
 
-    It becomes what its file would, so that every mode follows the rules for pictures: gamma,
-    primaries and Adobe RGB become sRGB too. Of PNG's cICP an image knows only until it is loaded,
-    and Adobe RGB only as it was opened, not as a copy.
+    It becomes what its file would, whatever its mode: gamma, primaries and Adobe RGB become sRGB
+    too, and white is what TIFF's tags say. Of PNG's cICP an image knows only until it is loaded,
+    and of tags and Adobe RGB only as it was opened, not as a copy.
 
     Args:
         source: The image.
-        told_by: What says of the colours; `source` itself by default.
+        samples: What is known of its samples; by default what `source` says itself.
 
     Raises:
         ImageError: it cannot be loaded, or its values have no known range.
@@ -161,29 +154,7 @@ def from_pillow(source: Image.Image, told_by: Image.Image | None = None) -> Pict
         raise ImageError(
             f"image: {source.width}x{source.height} pixels; a picture has at least one"
         )
-    notices: list[str] = []
-    try:
-        colours = colours_of(told_by or source)
-        jpeg2000.load(source)
-        metadata = read_metadata(source, notices)
-        with contextlib.suppress(*EXIF_ERRORS):  # said by the line above
-            source = ImageOps.exif_transpose(source)
-        if source.mode == "La":
-            source = source.convert("LA")  # it becomes no other mode
-        elif source.mode not in _PNG_MODES + _TIFF_MODES:
-            source = source.convert("RGBA" if source.has_transparency_data else "RGB")
-        stream = io.BytesIO()
-        if source.mode in _TIFF_MODES:
-            source.save(stream, "tiff", icc_profile=metadata.icc)
-        else:
-            source.save(stream, "png", icc_profile=metadata.icc, compress_level=0)
-    except (OSError, ValueError) as error:
-        raise ImageError(f"image: cannot be read ({error})") from error
-    stream.seek(0)
-    picture = load_written(stream, "image", colours)
-    exif = metadata.exif if picture.icc is not None else exif_of_srgb(metadata.exif)
-    notices += picture.notices
-    return replace(picture, exif=exif, xmp=metadata.xmp, notices=tuple(notices))
+    return of_image(source, samples)
 
 
 def _image_of(pixels: NDArray[Any]) -> Image.Image:

@@ -14,6 +14,7 @@ wrong options of `save`. Knows nothing of how pictures are coded.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -22,7 +23,9 @@ from PIL import Image, ImageFile
 from diveqcodec.container import bitstream
 from diveqcodec.container.salvage import read_what_is_whole
 from diveqcodec.errors import ConfigError, DiveqError, FormatError
+from diveqcodec.image.colour import Colours
 from diveqcodec.image.metadata import EXIF_PREFIX, Metadata, save_options
+from diveqcodec.image.pixels import samples_of
 
 if TYPE_CHECKING:
     from diveqcodec.image import Picture
@@ -172,8 +175,10 @@ def _save(image: Image.Image, file: IO[bytes], _filename: str | bytes) -> None:
     asked = image.encoderinfo
     options = {key: asked[key] for key in _OPTIONS if asked.get(key) is not None}
     try:
-        profile = asked.get("icc_profile")
-        picture = api.from_pillow(_as_asked(image), None if profile else image)
+        samples = samples_of(image)  # a copy knows less
+        if asked.get("icc_profile"):
+            samples = replace(samples, colours=Colours())
+        picture = api.from_pillow(_as_asked(image), samples)
         data = api.compress(picture, **options)
     except ConfigError as error:
         raise ValueError(str(error)) from error

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image, features
+from PIL import ExifTags, Image, features
 
 import diveqcodec
-from diveqcodec import api, refinement, zoo
+from diveqcodec import api, image, refinement, zoo
 from diveqcodec.codec import Codec
 from diveqcodec.container import bitstream
 from diveqcodec.errors import ConfigError, ImageError, ModelError
@@ -25,6 +26,7 @@ from diveqcodec.exact import weights
 from diveqcodec.image import Picture
 from diveqcodec.model.dvq import DvqModel
 from tests.support.places import ROOT
+from tests.support.pngs import chunk, png
 from tests.support.tiles import cut_into
 from tests.support.tiny import TINY, drawn
 
@@ -164,10 +166,72 @@ def test_weights_that_are_replaced_are_noticed(tmp_path: Path) -> None:
     assert len({id_of(1), id_of(2), id_of(1)}) == 2
 
 
-def test_modes_of_pillow_that_png_lacks_are_converted() -> None:
-    image = Image.fromarray(drawn(20, 20, 4)).convert("CMYK")
-    data = diveqcodec.compress(image, lossless="always")
-    assert np.array_equal(diveqcodec.decompress(data).pixels, np.asarray(image.convert("RGB")))
+# Pillow 11 lists BGR;15 and its like, which it no longer makes.
+@pytest.mark.parametrize("mode", [mode for mode in Image.MODES if mode[0] not in "IFB"])
+def test_every_mode_of_pillow_looks_the_same(mode: str) -> None:
+    planes = np.concatenate([drawn(20, 30, 4), drawn(20, 30, 5)[..., :1]], axis=2)
+    via = {"La": "LA", "PA": "RGBA", "RGBa": "RGBA", "LA": "LA", "RGBA": "RGBA"}.get(mode, "RGB")
+    source = Image.fromarray(planes).convert(via).convert(mode)
+    picture = diveqcodec.decompress(diveqcodec.compress(source, lossless="always"))
+    expected = source.convert("LA").convert("RGBA") if mode == "La" else source.convert("RGBA")
+    alpha = np.full((20, 30), 255) if picture.alpha is None else picture.alpha
+    assert np.array_equal(alpha, np.asarray(expected)[..., 3])
+    assert (np.asarray(expected)[..., :3] == picture.pixels).all()
+    assert api.from_pillow(source).notices == ()
+
+
+def deep(mode: str) -> Image.Image:
+    """A ramp over most of 16 bits."""
+    ramp = np.arange(20 * 30).reshape(20, 30) * 109
+    if mode.startswith("I;16"):
+        data = ramp.astype(">u2" if mode == "I;16B" else "<u2").tobytes()
+        return Image.frombytes(mode, (30, 20), data)
+    return Image.fromarray(ramp.astype(np.int32 if mode == "I" else np.float32))
+
+
+@pytest.mark.parametrize("mode", [mode for mode in Image.MODES if mode[0] in "IF"])
+def test_every_mode_of_deep_grey_is_the_same_grey(mode: str) -> None:
+    source = deep(mode)
+    pixels = api.from_pillow(source).pixels
+    assert np.array_equal(pixels, api.from_pillow(deep("I;16")).pixels)
+    assert pixels.shape == (20, 30, 1)
+    assert (pixels[0, 0], pixels[-1, -1]) == (0, round(599 * 109 / 257))
+    source.info["transparency"] = 218  # the third pixel
+    picture = api.from_pillow(source)
+    assert picture.alpha is not None
+    assert np.argwhere(picture.alpha < 255).tolist() == [[0, 2]]
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    turned = deep(mode)
+    turned.info["exif"] = exif.tobytes()
+    assert np.array_equal(api.from_pillow(turned).pixels, np.rot90(pixels, -1))
+
+
+def test_an_image_of_a_file_knows_what_the_file_says(tmp_path: Path) -> None:
+    """White that is zero, and the bits of samples; of what Pillow forgets, only until loaded."""
+    path = tmp_path / "a.tif"
+    deep("I;16").save(path, tiffinfo={262: 0})
+    expected = image.load(path).pixels
+    assert expected[0, 0] > expected[-1, -1]
+    with Image.open(path) as opened:
+        for _ in range(2):  # the second time it is loaded
+            assert np.array_equal(api.from_pillow(opened).pixels, expected)
+    small = np.array([[0, 85, 170, 255]], np.uint8)
+    data = png(small[..., None] // 85, 2, chunk(b"tRNS", b"\0\2"))
+    with Image.open(BytesIO(data)) as opened:
+        for _ in range(2):
+            picture = api.from_pillow(opened)
+            assert picture.pixels[..., 0].tolist() == small.tolist()
+            assert picture.alpha is not None
+            assert picture.alpha.tolist() == [[255, 255, 0, 255]]
+
+
+def test_an_image_that_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
+    Image.fromarray(drawn(20, 20, 4)).save(tmp_path / "a.png")
+    opened = Image.open(tmp_path / "a.png")
+    opened.close()
+    with pytest.raises(ImageError, match=r"^image: cannot be read \(Operation on closed image\)$"):
+        diveqcodec.compress(opened)
 
 
 @pytest.mark.skipif(not features.check("jpg_2000"), reason="this Pillow was built without OpenJPEG")

@@ -157,6 +157,15 @@ def test_deep_grey_follows_the_rules_of_files(tmp_path: Path) -> None:
         assert len(np.unique(from_file.pixels)) > 200
 
 
+def test_white_is_what_the_file_of_an_image_says(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    ramp = np.arange(24 * 40, dtype=np.uint16).reshape(24, 40) * 68
+    Image.fromarray(ramp).save(path, tiffinfo={262: 0})  # white is zero
+    with Image.open(path) as image, opened(saved(image, lossless=True)) as back:
+        assert np.array_equal(np.asarray(back), diveqcodec.image.load(path).pixels[..., 0])
+        assert back.getpixel((0, 0)) == 255
+
+
 # Metadata.
 
 

@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final, get_args
@@ -18,7 +18,6 @@ from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError, feature
 
 from diveqcodec.errors import ImageError, said
 from diveqcodec.image import ends, png, tiff
-from diveqcodec.image.colour import Colours
 from diveqcodec.image.kinds import HEAD_BYTES, sniff
 from diveqcodec.image.mend import mend
 from diveqcodec.image.metadata import (
@@ -32,7 +31,7 @@ from diveqcodec.image.metadata import (
     stored_icc,
 )
 from diveqcodec.image.picture import Picture
-from diveqcodec.image.pixels import samples_of, to_pixels
+from diveqcodec.image.pixels import Samples, samples_of, to_pixels
 from diveqcodec.limits import MAX_METADATA, MAX_PIXELS, MAX_SIDE
 from diveqcodec.store import Remote
 
@@ -87,14 +86,25 @@ def _file(source: str | Path | Remote | BinaryIO) -> BinaryIO:
     return open(source, "rb") if isinstance(source, str | Path) else source
 
 
-def load_written(file: BinaryIO, name: str, colours: Colours) -> Picture:
-    """As `load` of a file that Pillow wrote of an image, whose colours are known from elsewhere.
+def of_image(image: Image.Image, samples: Samples | None = None) -> Picture:
+    """The picture of an image that a program has, which is loaded and not turned.
+
+    Args:
+        image: Of any of Pillow's modes.
+        samples: What is known of its samples, by default what it says itself.
 
     Raises:
-        ImageError: as `load`.
+        ImageError: It cannot be loaded, is too large, or its values have no known range.
     """
-    with _pillow_limits():
-        return _load(file, _Asked(name, MAX_PIXELS, False, colours))
+    name, notices = "image", list[str]()
+    _check_size(image, name, MAX_PIXELS)
+    try:
+        with _pillow_limits():
+            return _decode(image, samples or samples_of(image), name, notices, is_ours=False)
+    except ImageError:
+        raise
+    except Exception as error:  # as in `_load`
+        raise ImageError(f"{name}: cannot be read ({said(error)})") from error
 
 
 def save(
@@ -173,7 +183,6 @@ class _Asked:
     name: str
     max_pixels: int
     is_strict: bool
-    colours: Colours | None = None  # None: those that the file tells of
 
 
 def _load(file: BinaryIO, asked: _Asked) -> Picture:
@@ -232,19 +241,22 @@ def _opened(file: BinaryIO, asked: _Asked, notices: list[str], count: int | None
                 if asked.is_strict:
                     raise ImageError(f"{asked.name}: {ends.CUT}")
                 notices.append(ends.CUT)
-            return _decode(image, asked, notices)
+            return _decode(image, samples_of(image), asked.name, notices)
     return _opened(file, asked, notices, 1)  # anew, for Pillow is lost among its frames
 
 
 def _check(image: Image.Image, asked: _Asked) -> None:
+    _check_size(image, asked.name, asked.max_pixels)
+    if image.format in _DRAWINGS:
+        raise ImageError(f"{asked.name}: a drawing ({image.format}); convert it to PNG first")
+
+
+def _check_size(image: Image.Image, name: str, limit: int) -> None:
     width, height = image.size
-    limit = asked.max_pixels
     if width * height > limit or max(width, height) > MAX_SIDE:
         told = f"{limit // 1_000_000} million" if limit >= 1_000_000 else limit
         side = f", {MAX_SIDE} a side" if max(width, height) > MAX_SIDE else ""
-        raise ImageError(f"{asked.name}: {width}x{height} pixels; the limit is {told}{side}")
-    if image.format in _DRAWINGS:
-        raise ImageError(f"{asked.name}: a drawing ({image.format}); convert it to PNG first")
+        raise ImageError(f"{name}: {width}x{height} pixels; the limit is {told}{side}")
 
 
 def _why(file: BinaryIO, head: bytes, failure: Exception) -> str:
@@ -275,28 +287,36 @@ def _is_lacking(name: str) -> bool:
     return name in Image.OPEN and name in _LIBRARIES and not features.check(_LIBRARIES[name])
 
 
-def _decode(image: Image.Image, asked: _Asked, notices: list[str]) -> Picture:
-    """The picture of a file that was opened; what else there is to say is added to `notices`."""
-    samples = samples_of(image)
-    if asked.colours is not None:
-        samples = replace(samples, colours=asked.colours)
+def _decode(
+    image: Image.Image, samples: Samples, name: str, notices: list[str], *, is_ours: bool = True
+) -> Picture:
+    """The picture of an image that was opened; what else there is to say is added to `notices`.
+
+    Args:
+        image: What Pillow made of a file, or a program of its own.
+        samples: What is known of it.
+        name: What messages call it.
+        notices: What there is to say already.
+        is_ours: It may be turned upright in place, for there is memory for few copies.
+    """
     if samples.doubt is not None:
-        raise ImageError(f"{asked.name}: {samples.doubt}")
+        raise ImageError(f"{name}: {samples.doubt}")
     image.load()
     samples.settle(image)
     metadata = read_metadata(image, notices)
     exif = metadata.exif
-    try:
-        # A block cut short may still say what is up. In place, for there is memory for few copies.
-        ImageOps.exif_transpose(image, in_place=True)
+    try:  # a block cut short may still say what is up
+        if is_ours:
+            ImageOps.exif_transpose(image, in_place=True)
+        else:
+            image = ImageOps.exif_transpose(image)
     except EXIF_ERRORS:
         exif = None
         if UNREADABLE_EXIF not in notices:
             notices.append(UNREADABLE_EXIF)
-    icc = (
-        metadata.icc if samples.colours.encoding is None else None
-    )  # PNG's cICP wins over a profile
-    pixels, alpha = to_pixels(image, samples, icc, asked.name, notices)
+    # PNG's cICP wins over a profile.
+    icc = metadata.icc if samples.colours.encoding is None else None
+    pixels, alpha = to_pixels(image, samples, icc, name, notices)
     if icc is not None:
         icc = stored_icc(icc, image.mode, pixels.shape[2], notices)
     if alpha is not None and alpha.min() == 255:

@@ -132,22 +132,6 @@ def prepare(image: Image.Image, headers: Headers) -> Repair | None:
     return Repair(_opened(data), is_luma)
 
 
-def load(image: Image.Image) -> None:
-    """Load an image of Pillow's that may have been opened only, if it is of this format.
-
-    Raises:
-        ValueError: as `prepare`.
-    """
-    file = getattr(image, "fp", None)
-    if image.format != "JPEG2000" or file is None or not getattr(image, "tile", None):
-        return
-    headers = look(file)
-    repair = None if headers is None else prepare(image, headers)
-    image.load()
-    if repair is not None:
-        repair.run(image)
-
-
 def _read_instead(image: Image.Image, data: bytearray) -> None:
     """Let an image be loaded from other bytes."""
     other = _opened(data)

@@ -80,8 +80,8 @@ def read_metadata(image: Image.Image, notices: list[str]) -> Metadata:
 
 def stored_icc(icc: bytes, mode: str, channels: int, notices: list[str]) -> bytes | None:
     """The profile if it describes the pixels and is not sRGB."""
-    if mode == "CMYK":
-        return None  # the pixels went through it, or could not
+    if mode in ("CMYK", "LAB"):  # the pixels went through it, or could not; Pillow has made sRGB
+        return None
     space = icc[16:20]
     try:
         if space == (b"GRAY" if channels == 1 else b"RGB "):

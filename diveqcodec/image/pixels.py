@@ -73,7 +73,8 @@ def samples_of(image: Image.Image) -> Samples:
 
 def _of_jpeg2000(image: Image.Image, found: Samples) -> Samples:
     file: Any = getattr(image, "fp", None)
-    headers = None if file is None else jpeg2000.look(file)
+    is_loaded = not getattr(image, "tile", None)
+    headers = None if file is None or is_loaded else jpeg2000.look(file)
     if headers is None:
         return found
     found = replace(found, bits=max(8, *headers.bits))

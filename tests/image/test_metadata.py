@@ -5,12 +5,13 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, PngImagePlugin
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from diveqcodec.image import Picture, load, metadata, save
 from tests.support.pictures import COLOUR, GREY, reload
 from tests.support.profiles import ADOBE_RGB, DARK_GREY, SRGB
 
+LAB = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
 XMP = (
     b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6" a="b"/>'
     b"<tiff:Orientation>6</tiff:Orientation></x:xmpmeta>"
@@ -148,3 +149,12 @@ def test_icc_profiles(pixels, icc, kept, notices):
     loaded = reload(picture, "JPEG" if icc == DARK_GREY else "PNG", icc_profile=icc)
     assert loaded.icc == kept
     assert loaded.notices == notices
+
+
+@pytest.mark.parametrize("icc", [LAB, ADOBE_RGB])
+def test_pixels_of_lab_become_srgb_and_lose_their_profile(icc):
+    original = Image.fromarray(COLOUR).convert("LAB")
+    loaded = reload(original, "TIFF", icc_profile=icc)
+    assert loaded.icc is None
+    assert loaded.notices == ()
+    np.testing.assert_array_equal(loaded.pixels, np.asarray(original.convert("RGB")))
