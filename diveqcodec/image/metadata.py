@@ -91,8 +91,18 @@ def stored_icc(icc: bytes, mode: str, channels: int, notices: list[str]) -> byte
     except (ImageCms.PyCMSError, OSError):
         notices.append("unreadable ICC profile left out")
         return None
-    notices.append("ICC profile of another colour space left out")
+    what = "ICC profile of another colour space" if is_profile(icc) else "unreadable ICC profile"
+    notices.append(f"{what} left out")
     return None
+
+
+def is_profile(icc: bytes) -> bool:
+    """Whether a profile can be read, whatever it describes."""
+    try:
+        ImageCms.ImageCmsProfile(BytesIO(icc))
+    except (ImageCms.PyCMSError, OSError):
+        return False
+    return True
 
 
 def fits(icc: bytes, channels: int) -> bool:

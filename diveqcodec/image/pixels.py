@@ -12,6 +12,7 @@ from PIL import Image, ImageCms
 
 from diveqcodec.image import grey, jpeg2000
 from diveqcodec.image.colour import Colours, colours_of
+from diveqcodec.image.metadata import is_profile
 from diveqcodec.image.picture import Pixels
 
 _CONVERTED: Final = 1 << 22  # pixels at once
@@ -124,7 +125,9 @@ def _eight_bits(
         through = _through_profile(image, icc)
         if through is not None:
             return through, None
-        notices.append("CMYK converted without its unreadable ICC profile")
+        is_other = icc[16:20] != b"CMYK" and is_profile(icc)
+        what = "ICC profile of another colour space" if is_other else "unreadable ICC profile"
+        notices.append(f"CMYK converted without its {what}")
     pixels, alpha = _planes(image, "L" if is_grey else "RGB")
     if image.mode in ("P", "PA") and icc is None and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., :1].copy()  # a palette of greys

@@ -142,6 +142,8 @@ def test_xmp_loses_its_orientation():
         (GREY, ADOBE_RGB, None, ("ICC profile of another colour space left out",)),
         (COLOUR, DARK_GREY, None, ("ICC profile of another colour space left out",)),
         (COLOUR, SRGB[:40], None, ("unreadable ICC profile left out",)),
+        (COLOUR, b"junk", None, ("unreadable ICC profile left out",)),
+        (GREY, b"no profile at all, but long", None, ("unreadable ICC profile left out",)),
     ],
 )
 def test_icc_profiles(pixels, icc, kept, notices):

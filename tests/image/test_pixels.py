@@ -11,6 +11,7 @@ from diveqcodec.image import load, pixels
 from diveqcodec.image.pixels import samples_of, to_pixels
 from tests.support.pictures import ALPHA, COLOUR, GREY, file_of, reload
 from tests.support.pngs import chunk, png
+from tests.support.profiles import SRGB
 
 
 def pixels_of(opened, notices=None):
@@ -141,6 +142,10 @@ def test_cmyk_goes_through_its_profile(monkeypatch):
     assert unreadable.icc is None
     assert unreadable.notices == ("CMYK converted without its unreadable ICC profile",)
     assert unreadable.pixels[0, 0].tolist() == [0, 255, 255]
+    another = reload(cmyk, "TIFF", icc_profile=SRGB)
+    assert another.icc is None
+    assert another.notices == ("CMYK converted without its ICC profile of another colour space",)
+    assert another.pixels[0, 0].tolist() == [0, 255, 255]
     # No free CMYK profile is at hand: see that it is used, and for what.
     monkeypatch.setattr(ImageCms, "ImageCmsProfile", lambda stream: stream.read())
     monkeypatch.setattr(
