@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from io import BytesIO
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import click
 
 from diveqcodec.cli import completion, dvq
 from diveqcodec.cli.console import OutputError, reason
-from diveqcodec.cli.files import check_target
+from diveqcodec.cli.files import check_target, write_atomic
 from diveqcodec.cli.jobs import Source
 from diveqcodec.cli.options import Session, force_option, session_options
 from diveqcodec.container.bitstream import NO_MODEL
@@ -58,7 +59,30 @@ def command(session: Session, source: str, target: Path, size: int, force: bool)
         whole.thumbnail((size, size))
         small = BytesIO()
         whole.save(small, "png", icc_profile=picture.icc)
-    try:  # in place: file managers hold their empty file open, and would not see another
-        target.write_bytes(small.getvalue())
+    _write(target, small.getvalue())
+
+
+def _write(target: Path, data: bytes) -> None:
+    """Write a file whole, but for one that is empty, which is written where it lies.
+
+    File managers make an empty file and hold it open: they would not see another in its place.
+    Nor may they write beside it, perhaps, so one with something in it is then written there too.
+
+    Raises:
+        OutputError: it cannot be written; what it held is put back.
+    """
+    if not (target.is_file() and not target.stat().st_size):
+        try:
+            write_atomic(target, data)
+            return
+        except OutputError as error:
+            if not (isinstance(error.__cause__, PermissionError) and target.is_file()):
+                raise
+    before = b""
+    try:
+        before = target.read_bytes()
+        target.write_bytes(data)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            target.write_bytes(before)
         raise OutputError(f"{target}: cannot be written: {reason(error)}") from error

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import configparser
+import errno
+import io
 import os
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -144,9 +148,74 @@ def test_thumbnails_of_what_is_damaged_or_missing(tmp_path: Path) -> None:
         assert result.stderr.startswith(f"Error: {name}: {message}")
         assert result.stderr.count("\n") == 1
         assert not out.exists()
-    result = diveq("thumbnail", GOLDEN / "colour.dvq", tmp_path / "none" / "out.png")
+    result = diveq("thumbnail", GOLDEN / "colour.dvq", bad / "out.png")
     assert result.exit_code == 1
-    assert result.stderr.endswith("out.png: cannot be written: no such file\n")
+    assert result.stderr.endswith(f"out.png: cannot be written: {bad} is no folder\n")
+
+
+def refusing(code: int, *, only: Callable[[Path], bool]) -> Callable[..., Any]:
+    """As `open`, of a disk that is full, or a folder that may not be written in."""
+    opened = io.open
+
+    def attempt(file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        path = None if isinstance(file, int) else Path(file)
+        if path is None or "w" not in mode or not only(path):
+            return opened(file, mode, *arguments, **options)
+        with opened(file, mode) as cut:
+            cut.write(b"a part")
+        raise OSError(code, os.strerror(code), str(file))
+
+    return attempt
+
+
+@pytest.mark.parametrize("before", [b"precious", b"", None])
+def test_a_full_disk_leaves_the_old_thumbnail(
+    before: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "folder" / "out.png"
+    out.parent.mkdir()
+    if before is not None:
+        out.write_bytes(before)
+    tries = []
+
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def is_first(path: Path) -> bool:  # what was there has room
+        tries.append(path)
+        return path == out and len(tries) == 1
+
+    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(io, "open", refusing(errno.ENOSPC, only=is_first))
+    result = diveq("thumbnail", GOLDEN / "lossless" / "glass.dvq", out, "-f")
+    assert result.exit_code == 1
+    assert errors(result) == [f"Error: {out}: cannot be written: no space left on device"]
+    assert {path.name: path.read_bytes() for path in out.parent.iterdir()} == (
+        {} if before is None else {"out.png": before}
+    )
+
+
+def test_a_thumbnail_may_be_all_that_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a sandbox whose folder is closed."""
+    out = tmp_path / "out.png"
+    out.write_bytes(b"an old one")
+
+    def closed(path: Any, flags: int, *mode: int) -> int:
+        if flags & os.O_CREAT and Path(path) != out:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return system_open(path, flags, *mode)
+
+    system_open = os.open
+    monkeypatch.setattr(os, "open", closed)
+    glass = GOLDEN / "lossless" / "glass.dvq"
+    assert diveq("thumbnail", glass, out, "-f").exit_code == 0
+    assert opened(out).format == "PNG"
+    result = diveq("thumbnail", glass, tmp_path / "new.png")
+    assert errors(result) == [
+        f"Error: {tmp_path / 'new.png'}: cannot be written: permission denied"
+    ]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="folders of freedesktop.org")
