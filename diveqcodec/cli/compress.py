@@ -148,6 +148,8 @@ def command(
     check_cluster(cluster, processes, keep_times, [*inputs, output])
     target = _target({"bpp": target_bpp, "size": target_size, "psnr": target_psnr}, lossless)
     _check_name(output, inputs)
+    if lossless == "always":
+        _note_what_lossless_ignores(session)
     sources = batch.expand(inputs, PICTURES, session.console)
     naming = Naming(DVQ_SUFFIX, () if keep_suffix else SUFFIXES, ", or use --keep-suffix")
     jobs = batch.plan(inputs, sources, output, naming)
@@ -189,9 +191,8 @@ def _target(
     asked = [(kind, value) for kind, value in wanted.items() if value is not None]
     if not asked:
         return None
-    source = click.get_current_context().get_parameter_source("quality")
     names = [f"--target-{kind}" for kind, _ in asked]
-    names += ["-q"] * (source is click.core.ParameterSource.COMMANDLINE)
+    names += ["-q"] * _is_given("quality")
     if len(names) > 1:
         raise Misuse(f"{' and '.join(names)} exclude each other; use one of them")
     if lossless == "always":
@@ -202,6 +203,22 @@ def _target(
         return Target(*asked[0])
     except ConfigError as error:
         raise Misuse(str(error)) from error
+
+
+def _note_what_lossless_ignores(session: Session) -> None:
+    """Say that `-q` and `-m` do nothing; a file that keeps more than `-q` asks for is no error."""
+    names = [name for name, option in (("-q", "quality"), ("-m", "model")) if _is_given(option)]
+    if names:
+        verb = "has" if len(names) == 1 else "have"
+        session.console.note(
+            f"--lossless keeps every pixel without weights: {' and '.join(names)} {verb} no effect"
+        )
+
+
+def _is_given(option: str) -> bool:
+    """Whether an option stands in the command, and is not the default."""
+    source = click.get_current_context().get_parameter_source(option)
+    return source is click.core.ParameterSource.COMMANDLINE
 
 
 def _check_name(output: str | None, inputs: tuple[str, ...]) -> None:

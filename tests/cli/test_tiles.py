@@ -53,6 +53,30 @@ def test_16_bits_are_cut_to_8_and_kept_from_there_on() -> None:
     assert (pixels_of("b.png") == np.floor(values * (255 / 65535) + 0.5)).all()
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("-q", "10"), "-q has no effect"),
+        (("--quality=50",), "-q has no effect"),  # the default, but somebody said it
+        (("-m", "diveq-5"), "-m has no effect"),
+        (("-q", "10", "-m", "diveq-5"), "-q and -m have no effect"),
+        (("-e", "9"), None),
+    ],
+)
+def test_lossless_says_what_has_no_effect(given: tuple[str, ...], said: str | None) -> None:
+    draw(Path("a.png"))
+    assert diveq("compress", "a.png", "--lossless").exit_code == 0
+    plain = Path("a.dvq").read_bytes()
+    result = diveq("compress", "a.png", "--lossless", "-f", *given)
+    assert result.exit_code == 0
+    notes = [line for line in result.stderr.splitlines() if line.startswith("Note: ")]
+    wanted = f"Note: --lossless keeps every pixel without weights: {said}"
+    assert [note for note in notes if "effect" in note] == ([wanted] if said else [])
+    if said:
+        assert Path("a.dvq").read_bytes() == plain
+    assert "effect" not in diveq("compress", "a.png", "-f", "--lossy", *given).stderr
+
+
 def test_lossy_and_lossless_and_neither() -> None:
     Image.new("RGB", (300, 200), (7, 8, 9)).save("flat.png")
     names = {"auto": (), "lossy": ("--lossy",), "lossless": ("--lossless",)}
