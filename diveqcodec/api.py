@@ -6,6 +6,7 @@ the same time. Knows no files but those it is given to read.
 
 from __future__ import annotations
 
+import logging
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from diveqcodec import image, zoo
-from diveqcodec.codec import DEFAULT_EFFORT, Codec, check_request
+from diveqcodec.codec import DEFAULT_EFFORT, Codec, bytes_of, check_request
 from diveqcodec.container import bitstream, pixelfile
 from diveqcodec.device import device_of
 from diveqcodec.errors import ConfigError, ImageError, ModelError
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from diveqcodec.container.canvas import Crop
     from diveqcodec.image.pixels import Samples
     from diveqcodec.quality import Lossless
+
+log = logging.getLogger(__name__)
 
 _MOST = 4  # codecs that are kept loaded
 
@@ -50,6 +53,7 @@ def compress(
     Threads may call this and `decompress` at the same time, with whatever models. Each call gives
     what it gives alone where torch has one thread; else cores are shared with what runs beside it,
     and floats may be rounded otherwise, as on another machine (see README.md, "Limits").
+    What had to be changed of a picture, its `notices`, is logged as INFO.
 
     Args:
         source: path of a picture file, an image of Pillow's, pixels uint8 `[H, W]` or
@@ -64,10 +68,14 @@ def compress(
         DiveqError: one line that says what is wrong and what to do.
     """
     _, wish = check_request(quality, effort, lossless)
+    is_coded = wish != "always"
+    entry = zoo.find(model) if is_coded or model is not None else None
     picture = _picture(source)
-    if wish == "always":
+    for notice in picture.notices:
+        log.info("%s", notice)
+    if entry is None or not is_coded:
         return pixelfile.compress(picture, effort)
-    return _codec(zoo.find(model), device).compress(picture, quality, effort, lossless=wish)
+    return _codec(entry, device).compress(picture, quality, effort, lossless=wish)
 
 
 def decompress(
@@ -91,12 +99,7 @@ def decompress(
     Raises:
         DiveqError: damaged, or coded with a model that is not installed.
     """
-    if not isinstance(data, bytes | bytearray | memoryview):
-        raise ConfigError(
-            f"cannot decompress a {type(data).__name__}: give the bytes of a .dvq file, "
-            "such as Path.read_bytes()"
-        )
-    data = bytes(data)
+    data = bytes_of(data)
     model_id = bitstream.read_header(data).model_id
     if model_id == bitstream.NO_MODEL:
         return pixelfile.decompress(data, crop, is_partial=partial)

@@ -28,7 +28,14 @@ from diveqcodec.image import Picture
 from diveqcodec.model.dvq import DvqModel
 from diveqcodec.model.layers import fast_dtype
 from diveqcodec.parallel import Progress
-from diveqcodec.quality import DEFAULT_QUALITY, RATE, Lossless, gain_index, lossless_of
+from diveqcodec.quality import (
+    DEFAULT_QUALITY,
+    GAIN_STEPS,
+    RATE,
+    Lossless,
+    gain_index,
+    lossless_of,
+)
 from diveqcodec.refinement import Refiner, trainable
 from diveqcodec.windows import Networks, quality_bin_of
 
@@ -54,6 +61,38 @@ def check_request(
 def _check_effort(effort: object) -> None:
     if not isinstance(effort, Integral) or effort not in EFFORTS:
         raise ConfigError(f"effort {effort!r}: use one of {', '.join(map(str, EFFORTS))}")
+
+
+def _check_gain(gain: object) -> None:
+    if not isinstance(gain, Integral) or not 0 <= int(gain) <= GAIN_STEPS:
+        raise ConfigError(f"gain {gain!r}: must be a whole number from 0 to {GAIN_STEPS}")
+
+
+def check_picture(picture: object) -> None:
+    """Refuse what is no `Picture`, such as a path, which only `diveqcodec.compress` takes.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not isinstance(picture, Picture):
+        raise ConfigError(
+            f"a codec compresses a Picture, not a {type(picture).__name__}: "
+            "give what diveqcodec.image.load makes of a file"
+        )
+
+
+def bytes_of(data: object) -> bytes:
+    """The bytes of a file, in whatever Python keeps them.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise ConfigError(
+            f"cannot decompress a {type(data).__name__}: give the bytes of a .dvq file, "
+            "such as Path.read_bytes()"
+        )
+    return bytes(data)
 
 
 class Codec:
@@ -122,9 +161,10 @@ class Codec:
                 which each is refined.
 
         Raises:
-            ConfigError: quality, effort or `lossless` out of range.
+            ConfigError: quality, effort or `lossless` out of range, or no picture.
             ModelError: efforts above 5 with weights that lack what training left in them.
         """
+        check_picture(picture)
         gain, wish = check_request(quality, effort, lossless)
         self._check_training(effort)
         if wish == "always":
@@ -137,7 +177,13 @@ class Codec:
         """What the model alone makes of a picture, at a gain index 0 ... 65535.
 
         As `compress`, but for lossless tiles and filters; `tally` collects ideal bits by part.
+
+        Raises:
+            ConfigError, ModelError: as `compress`; or there is no such gain index.
         """
+        check_picture(picture)
+        _check_gain(gain)
+        self.check_effort(effort)
         job = self._job(gain, effort, "never", tally)
         return self._compress(picture, replace(job, is_filtered=False))
 
@@ -157,7 +203,7 @@ class Codec:
 
     def decompress(
         self,
-        data: bytes,
+        data: bytes | bytearray | memoryview,
         *,
         crop: Crop | None = None,
         partial: bool = False,
@@ -175,9 +221,9 @@ class Codec:
         Raises:
             FormatError: not a `.dvq` file, of a newer version, or damaged (`DamagedError`).
             ModelError: coded with another model.
-            ConfigError: the crop leaves the picture.
+            ConfigError: the crop leaves the picture, or `data` are no bytes.
         """
-        found = read_what_is_whole(data, is_partial=partial or crop is not None)
+        found = read_what_is_whole(bytes_of(data), is_partial=partial or crop is not None)
         if bitstream.needs_model(found.file):
             self.check_model(found.file.header.model_id)
         networks = Networks(self.model, self.networks, found.file.header.has_mirror)

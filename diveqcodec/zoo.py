@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from diveqcodec.errors import ModelError
+from diveqcodec.errors import ConfigError, ModelError, said
 from diveqcodec.exact.metadata import read_info
 from diveqcodec.folders import home
 
@@ -107,10 +107,13 @@ def find(reference: str | Path | None = None) -> Entry:
 
     Raises:
         ModelError: there are none, or an abbreviated id fits several.
+        ConfigError: `reference` is no text and no path.
     """
     if reference is None:
         reference = DEFAULT
-    elif Path(reference).is_file():
+    elif not isinstance(reference, str | Path):
+        raise ConfigError(f"model {reference!r}: must be the name, id or path of weights")
+    elif _is_file(reference):
         return read_entry(Path(reference))
     wanted = str(reference)
     if wanted.endswith(SUFFIX) or Path(wanted).name != wanted:
@@ -202,6 +205,15 @@ def shipped_folder() -> Path:
 def _files() -> Iterator[Path]:
     for folder in folders():
         yield from sorted(folder.glob("*" + SUFFIX))
+
+
+def _is_file(reference: str | Path) -> bool:
+    try:
+        return Path(reference).is_file()
+    except OSError as error:  # a name that is too long, or a folder that may not be looked into
+        raise ModelError(
+            f"{reference}: cannot be read ({error.strerror or said(error)})"
+        ) from error
 
 
 def _fits(wanted: str, model_id: str) -> bool:

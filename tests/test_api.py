@@ -108,6 +108,52 @@ def test_what_is_asked_is_checked(
         Codec.load(model).compress(Picture(drawn(8, 8, 1)), **options)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        *(
+            ({"gain": gain}, rf"gain {gain!r}: must be a whole number from 0 to 65535$")
+            for gain in (65536, 70000, -1, 1.5, None, "3", float("nan"))
+        ),
+        ({"effort": 4}, "effort 4: use one of"),
+        ({"picture": "a.png"}, "a codec compresses a Picture, not a str: give what"),
+        ({"picture": np.zeros((4, 4, 3), np.uint8)}, "a codec compresses a Picture, not a ndarr"),
+    ],
+)
+def test_what_is_asked_of_the_model_alone_is_checked_before_any_work(
+    wrong: dict[str, Any], message: str, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Codec, "_compress", lambda *_: pytest.fail("has begun"))
+    codec = Codec.load(model)
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        codec.compress_at(**{"picture": Picture(drawn(8, 8, 1)), "gain": 5, **wrong})
+    if "picture" in wrong:
+        for lossless in ("always", "never"):
+            with pytest.raises(ConfigError, match=f"^{message}"):
+                codec.compress(wrong["picture"], lossless=lossless)
+
+
+@pytest.mark.parametrize("wrong", [5, b"diveq-5", [], Picture])
+@pytest.mark.parametrize("lossless", ["auto", "always"])
+def test_a_model_is_a_name_or_a_path(wrong: Any, lossless: Any) -> None:
+    message = r"^model .*: must be the name, id or path of weights$"
+    with pytest.raises(ConfigError, match=message):
+        diveqcodec.compress(drawn(8, 8, 1), model=wrong, lossless=lossless)
+    with pytest.raises(ConfigError, match=message):
+        Codec.load(wrong)
+
+
+def test_a_path_of_weights_that_no_file_can_have_is_one_line() -> None:
+    with pytest.raises(ModelError, match=r"^a{5000}: cannot be read \(File name too long\)$"):
+        zoo.find("a" * 5000)
+
+
+def test_what_had_to_be_changed_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "diveqcodec"):
+        diveqcodec.compress(deep("I;16"), lossless=True)
+    assert caplog.messages == ["16-bit input coded as 8-bit"]
+
+
 def test_numbers_of_numpys_are_numbers(model: Path) -> None:
     pixels = drawn(8, 8, 1)
     quality: Any = np.float32(40)
@@ -133,15 +179,21 @@ def test_a_device_that_is_not_there_is_named(device, message: str, monkeypatch, 
         Codec.load(model, device)
 
 
-def test_bytes_are_bytes(tmp_path: Path) -> None:
+def test_bytes_are_bytes(tmp_path: Path, model: Path) -> None:
     pixels = drawn(9, 7, 1)
     data = diveqcodec.compress(pixels, lossless=True)
     for same in (bytearray(data), memoryview(data)):
         assert np.array_equal(diveqcodec.decompress(same).pixels, pixels)
     wrong: Any
+    codec = Codec.load(model)
+    coded = codec.compress(Picture(pixels), lossless="never")
+    expected = codec.decompress(coded).pixels
+    for same in (bytearray(coded), memoryview(coded)):
+        assert np.array_equal(codec.decompress(same).pixels, expected)
     for wrong in ("a.dvq", tmp_path / "a.dvq", None, 7):
-        with pytest.raises(ConfigError, match="^cannot decompress a .*give the bytes"):
-            diveqcodec.decompress(wrong)
+        for decompress in (diveqcodec.decompress, codec.decompress):
+            with pytest.raises(ConfigError, match="^cannot decompress a .*give the bytes"):
+                decompress(wrong)
 
 
 @pytest.mark.parametrize(

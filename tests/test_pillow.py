@@ -189,6 +189,23 @@ def test_metadata_are_kept_where_they_are_asked_for() -> None:
         assert not {"exif", "xmp", "dpi"} & again.info.keys()
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"exif": b"junk"}, "unreadable EXIF data left out"),
+        ({"icc_profile": b"junk"}, "unreadable ICC profile left out"),
+    ],
+)
+def test_metadata_that_are_left_out_are_logged(
+    given: dict[str, bytes], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "diveqcodec"):
+        data = saved(image_of("RGB"), lossless=True, **given)
+    assert caplog.messages == [said]
+    with opened(data) as back:
+        assert not {"exif", "icc_profile"} & back.info.keys()
+
+
 def test_a_profile_is_kept_by_itself(tmp_path: Path) -> None:
     with Image.open(ROOT / "sample_images" / "cat.png") as cat:
         srgb = cat.info["icc_profile"]
