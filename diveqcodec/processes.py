@@ -57,6 +57,8 @@ class Engine(Protocol):
 class LocalProcesses:
     """Processes of this machine; results come in the order of the items.
 
+    At Ctrl-C those of items that were being worked on still come, before KeyboardInterrupt.
+
     Args:
         count: How many.
     """
@@ -75,28 +77,35 @@ class LocalProcesses:
             suspects: list[int] = []
             with _stopping(_executor(self._count)) as executor:
                 running: dict[Future[R], int] = {}
-                while True:
-                    room = _AHEAD * self._count - len(running)
-                    for index, item in itertools.islice(_either(waiting, numbered), room):
-                        taken[index] = item
-                        try:
-                            running[executor.submit(function, item)] = index
-                        except BrokenProcessPool:
-                            waiting.append((index, item))
+                try:
+                    while True:
+                        room = _AHEAD * self._count - len(running)
+                        for index, item in itertools.islice(_either(waiting, numbered), room):
+                            taken[index] = item
+                            try:
+                                running[executor.submit(function, item)] = index
+                            except BrokenProcessPool:
+                                waiting.append((index, item))
+                                break
+                        is_over = not running and not waiting
+                        finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                        for future in finished:
+                            index = running.pop(future)
+                            try:
+                                done[index] = future.result()
+                            except BrokenProcessPool:
+                                suspects.append(index)
+                        while following in done:
+                            yield taken.pop(following), done.pop(following)
+                            following += 1
+                        if is_over or (not running and (suspects or waiting)):  # they are dead
                             break
-                    is_over = not running and not waiting
-                    finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                    for future in finished:
-                        index = running.pop(future)
-                        try:
-                            done[index] = future.result()
-                        except BrokenProcessPool:
-                            suspects.append(index)
-                    while following in done:
-                        yield taken.pop(following), done.pop(following)
-                        following += 1
-                    if is_over or (not running and (suspects or waiting)):  # they are dead
-                        break
+                except KeyboardInterrupt:
+                    executor.shutdown(cancel_futures=True)
+                    done |= {running[future]: future.result() for future in _whole(running)}
+                    for index in sorted(done.keys() & taken.keys()):
+                        yield taken.pop(index), done.pop(index)
+                    raise
             if not suspects and waiting:  # nothing was at work: which of these it is shows
                 suspects = [waiting.popleft()[0]]
             for index in suspects:  # one of them did it: each on its own now
@@ -105,6 +114,13 @@ class LocalProcesses:
                 yield taken.pop(following), done.pop(following)
                 following += 1
             is_over = is_over and not suspects
+
+
+def _whole(futures: Iterable[Future[R]]) -> Iterator[Future[R]]:
+    """Those that have a result."""
+    for future in futures:
+        if future.done() and not future.cancelled() and future.exception() is None:
+            yield future
 
 
 def _either(waiting: deque[T], others: Iterator[T]) -> Iterator[T]:
