@@ -62,7 +62,7 @@ class _Settings:
     writing: Writing
     is_strict: bool
     is_verified: bool
-    entry: Entry
+    entry: Entry | None  # None: without loss
 
 
 @click.command(short_help="Compress pictures to .dvq files.")
@@ -148,14 +148,15 @@ def command(
     check_cluster(cluster, processes, keep_times, [*inputs, output])
     target = _target({"bpp": target_bpp, "size": target_size, "psnr": target_psnr}, lossless)
     _check_name(output, inputs)
-    if lossless == "always":
-        _note_what_lossless_ignores(session)
     sources = batch.expand(inputs, PICTURES, session.console)
     naming = Naming(DVQ_SUFFIX, () if keep_suffix else SUFFIXES, ", or use --keep-suffix")
     jobs = batch.plan(inputs, sources, output, naming)
     batch.check_json(jobs, session.console)
-    entry = find_model(model)
-    if int(effort) >= _REFINED and lossless != "always":
+    is_coded = lossless != "always"
+    entry = find_model(model) if is_coded or model is not None else None
+    if not is_coded:
+        _note_what_lossless_ignores(session)
+    elif entry is not None and int(effort) >= _REFINED:
         check_training(entry.path)
     settings = _Settings(
         inputs=inputs[-2:],  # of 10,000 names no process needs more
@@ -168,7 +169,7 @@ def command(
         writing=Writing(force, keep_times),
         is_strict=strict,
         is_verified=verify,
-        entry=entry,
+        entry=entry if is_coded else None,
     )
     work = functools.partial(_compress, settings)
     status = batch.run(
@@ -245,9 +246,8 @@ def _compress(settings: _Settings, job: Job, session: Session) -> Outcome:
     picture, size_before = _load(job, settings)
     picture = _prepared(picture, settings)
     height, width, channels = picture.pixels.shape
-    entry, codec, loading = None, None, 0.0
-    if settings.lossless != "always":
-        entry = settings.entry
+    entry, codec, loading = settings.entry, None, 0.0
+    if entry is not None:
         codec, loading = session.timed_codec(entry)
     coded = _coded(session, entry, codec, picture, settings)
     data, notices = coded.data, picture.notices + coded.notices

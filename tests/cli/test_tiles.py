@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from diveqcodec import zoo
 from diveqcodec.cli.console import Console
 from diveqcodec.cli.tiles import progress
 from diveqcodec.container import bitstream
@@ -75,6 +76,19 @@ def test_lossless_says_what_has_no_effect(given: tuple[str, ...], said: str | No
     if said:
         assert Path("a.dvq").read_bytes() == plain
     assert "effect" not in diveq("compress", "a.png", "-f", "--lossy", *given).stderr
+
+
+def test_lossless_works_where_no_weights_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw(Path("a.png"))
+    monkeypatch.setenv(zoo.VARIABLE, "nowhere")
+    assert "no weights are installed" in diveq("compress", "a.png").stderr
+    result = diveq("compress", "a.png", "--lossless", "-e", "9", "--verify")
+    assert (result.exit_code, errors(result)) == (0, [])
+    assert diveq("decompress", "a.dvq", "-o", "b.png").exit_code == 0
+    assert opened("b.png").tobytes() == opened("a.png").tobytes()
+    result = diveq("compress", "a.png", "--lossless", "-m", "none", "-f")
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("Error: -m no weights are installed")
 
 
 def test_lossy_and_lossless_and_neither() -> None:
