@@ -188,22 +188,48 @@ def _save(image: Image.Image, file: IO[bytes], _filename: str | bytes) -> None:
 
 
 def _as_asked(image: Image.Image) -> Image.Image:
-    """A copy of an image with the metadata that are to be kept, and no others."""
-    asked, copy = image.encoderinfo, image.copy()
-    exif = asked.get("exif")
-    if isinstance(exif, Image.Exif):
-        exif = exif.tobytes()
-    if exif and not exif.startswith(EXIF_PREFIX):
+    """A copy of an image with the metadata that are to be kept, and no others.
+
+    Raises:
+        ConfigError: what was given is none.
+    """
+    asked, own, copy = image.encoderinfo, image.info, image.copy()
+    exif = _block("exif", asked.get("exif"))
+    if exif is not None and not exif.startswith(EXIF_PREFIX):
         exif = EXIF_PREFIX + exif
     wanted = {
-        "icc_profile": asked.get("icc_profile", image.info.get("icc_profile")),
+        "icc_profile": _block("icc_profile", asked.get("icc_profile", own.get("icc_profile"))),
         "exif": exif,
-        "xmp": asked.get("xmp"),
-        "dpi": asked.get("dpi"),
-        "transparency": image.info.get("transparency"),  # 0 is a colour
+        "xmp": _block("xmp", asked.get("xmp")),
+        "dpi": _resolution(asked.get("dpi")),
+        "transparency": own.get("transparency"),
     }
-    copy.info = {key: value for key, value in wanted.items() if value or value == 0}
+    copy.info = {key: value for key, value in wanted.items() if value is not None}
     return copy
+
+
+def _block(name: str, value: Any) -> bytes | None:
+    """Metadata as programs have them: bytes, an `Exif` of Pillow's, XMP also as text."""
+    if isinstance(value, Image.Exif):
+        value = value.tobytes()
+    if name == "xmp" and isinstance(value, str):
+        value = value.encode()
+    if not value:
+        return None
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise ConfigError(f"{name} of type {type(value).__name__}: must be bytes")
+    return bytes(value)
+
+
+def _resolution(value: Any) -> tuple[float, float] | None:
+    """Dots per inch; none where they are not above 0, as programs write what they do not know."""
+    if value is None:
+        return None
+    try:
+        x, y = (float(one) for one in value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"dpi {value!r}: must be two numbers") from error
+    return x, y
 
 
 Image.register_open(FORMAT, DvqImageFile, _accept)

@@ -206,6 +206,33 @@ def test_metadata_that_are_left_out_are_logged(
         assert not {"exif", "icc_profile"} & back.info.keys()
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"exif": 5}, "exif of type int: must be bytes"),
+        ({"exif": "text"}, "exif of type str: must be bytes"),
+        ({"icc_profile": "text"}, "icc_profile of type str: must be bytes"),
+        ({"xmp": ["<x/>"]}, "xmp of type list: must be bytes"),
+        ({"dpi": 300}, "dpi 300: must be two numbers"),
+        ({"dpi": (300,)}, r"dpi \(300,\): must be two numbers"),
+        ({"dpi": "ab"}, "dpi 'ab': must be two numbers"),
+    ],
+)
+def test_what_are_no_metadata_are_value_errors(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        saved(image_of("RGB"), lossless=True, **given)
+
+
+def test_metadata_may_be_in_whatever_python_keeps_bytes() -> None:
+    plain = {"exif": exif_of(Artist="me").tobytes(), "xmp": XMP}
+    expected = saved(image_of("RGB"), lossless=True, **plain)
+    for kind in (bytearray, memoryview):
+        given = {key: kind(value) for key, value in plain.items()}
+        assert saved(image_of("RGB"), lossless=True, **given) == expected
+    others: dict[str, Any] = {"exif": exif_of(Artist="me"), "xmp": XMP.decode(), "dpi": (0, 0)}
+    assert saved(image_of("RGB"), lossless=True, **others) == expected
+
+
 def test_a_profile_is_kept_by_itself(tmp_path: Path) -> None:
     with Image.open(ROOT / "sample_images" / "cat.png") as cat:
         srgb = cat.info["icc_profile"]
