@@ -83,11 +83,23 @@ def html_report(content: Report) -> str:
             _block(found.name, report.results_cells(found), report.results_notes(found))
             for found in content.results
         ),
-        # a script ends at the first </ of its text, whatever the language
-        "crops": json.dumps([_record(item) for item in chosen]).replace("</", "<\\/"),
+        "crops": _script_json([_record(item) for item in chosen]),
     }
     # one pass: what is put in may hold anything
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _data("report.html"))
+
+
+def _script_json(value: object) -> str:
+    """JSON for the text of a script, which ends at `</script>` in whatever language it is.
+
+    Behind `<!--<script` it does not even end there. So no character that HTML knows is left; the
+    line separators of Unicode are not either, as all of it is ASCII.
+
+    >>> _script_json("<!--<script>&")
+    '"\\\\u003c!--\\\\u003cscript\\\\u003e\\\\u0026"'
+    """
+    text = json.dumps(value, ensure_ascii=True)
+    return re.sub("[<>&]", lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _data(name: str) -> str:
