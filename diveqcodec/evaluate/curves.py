@@ -93,7 +93,7 @@ def read_curve(path: Path) -> Curve:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DiveqError(f"{path}: not a readable JSON file of results: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("results"), dict):
         raise DiveqError(f'{path}: no "results" in it; expected CompressAI\'s JSON layout')
@@ -120,7 +120,7 @@ def published_curves(pictures: str = "kodak") -> dict[str, Curve]:
 
 def _curve(entry: Mapping[str, Any], results: Mapping[str, Any], source: str) -> Curve:
     try:
-        rates = [float(value) for value in results["bpp"]]
+        rates = [float(str(value)) for value in results["bpp"]]
         psnr = [_number(value) for value in _either(results, "psnr-rgb", "psnr")]
         similarities = results.get("ms-ssim-rgb", results.get("ms-ssim"))
         return Curve.from_points(
@@ -143,5 +143,8 @@ def _either(results: Mapping[str, Any], *keys: str) -> Sequence[Any]:
 
 
 def _number(value: object) -> float:
-    """A number of a JSON file; null (a lossless PSNR, an MS-SSIM too small to have) is NaN."""
+    """A number of a JSON file; null (a lossless PSNR, an MS-SSIM too small to have) is NaN.
+
+    By its text: `float` has an OverflowError for a whole number of 400 digits, its text is infinite.
+    """
     return math.nan if value is None else float(str(value))

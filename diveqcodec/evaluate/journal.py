@@ -90,7 +90,7 @@ class Journal:
         try:
             content = json.loads(line)
             self._rows[str(content["key"])] = row_from_record(content["row"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise DiveqError(f"{self._path}: line {number} is damaged; delete the line") from error
 
 

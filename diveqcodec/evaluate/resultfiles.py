@@ -13,6 +13,8 @@ from typing import Any
 from diveqcodec.errors import DiveqError
 from diveqcodec.evaluate.results import Results, Row
 
+_LARGEST = 1 << 53
+
 
 def results_json(results: Results) -> str:
     """CompressAI's layout with extra keys: `images`, `environment`, and per-image `rows`.
@@ -64,7 +66,7 @@ def read_results(path: Path) -> Results | None:
         rows = tuple(row_from_record(record) for record in content["rows"])
         environment = dict(content.get("environment", {}))
         return Results(str(content["name"]), str(content.get("description", "")), rows, environment)
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise DiveqError(f"{path}: not a readable JSON file of results: {error}") from error
 
 
@@ -102,16 +104,35 @@ def row_from_record(record: Mapping[str, Any]) -> Row:
     psnr, ms_ssim = record["psnr_rgb"], record["ms_ssim_rgb"]
     row = Row(
         image=str(record["image"]),
-        width=int(record["width"]),
-        height=int(record["height"]),
-        quality=float(record["quality"]),
-        size=int(record["bytes"]),
-        psnr=math.inf if psnr is None else float(psnr),
-        ms_ssim=None if ms_ssim is None else float(ms_ssim),
-        encoding_seconds=float(record["encoding_seconds"]),
-        decoding_seconds=float(record["decoding_seconds"]),
-        parts={str(part): int(bits) for part, bits in dict(record.get("parts", {})).items()},
+        width=_whole(record["width"]),
+        height=_whole(record["height"]),
+        quality=_finite(record["quality"]),
+        size=_whole(record["bytes"]),
+        psnr=math.inf if psnr is None else _finite(psnr),
+        ms_ssim=None if ms_ssim is None else _finite(ms_ssim),
+        encoding_seconds=_finite(record["encoding_seconds"]),
+        decoding_seconds=_finite(record["decoding_seconds"]),
+        parts={str(part): _whole(bits) for part, bits in dict(record.get("parts", {})).items()},
     )
     if min(row.width, row.height, row.size) < 1:
         raise ValueError("a picture has pixels, and a file bytes")
     return row
+
+
+def _finite(value: Any) -> float:
+    """A number; Python's JSON has NaN, Infinity and 1e400 too, which no row is written with."""
+    try:
+        number = float(value)
+    except OverflowError as error:
+        raise ValueError("a number is too large") from error
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is not a finite number")
+    return number
+
+
+def _whole(value: Any) -> int:
+    """A whole number that a float holds exactly, so that rates can be computed of it."""
+    number = _finite(value)
+    if not number.is_integer() or abs(number) > _LARGEST:
+        raise ValueError(f"{number:g} is not a whole number, or too large")
+    return int(number)

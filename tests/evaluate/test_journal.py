@@ -1,6 +1,7 @@
 """Rows of a journal are taken only where they are what would be measured now."""
 
 import importlib.util
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +78,26 @@ def test_rows_without_parts_are_measured_again_where_parts_are_wanted(
     again = Rounding()
     assert measured(again, files, tmp_path, 8) == found
     assert again.calls == []
+
+
+@pytest.mark.parametrize(
+    ("key", "number"),
+    [("bytes", "1e400"), ("psnr_rgb", "NaN"), ("psnr_rgb", "Infinity"), ("encoding_seconds", "NaN")],
+)
+def test_a_number_that_no_row_has_is_damage(
+    files: list[Path], tmp_path: Path, key: str, number: str
+) -> None:
+    measured(Silent(), files, tmp_path, 8, 1)
+    path = tmp_path / "journal"
+    lines = path.read_text().splitlines(keepends=True)
+    assert '"psnr_rgb": null' in lines[2]  # quality 1 is lossless
+    lines[3] = re.sub(f'"{key}": [^,]+', f'"{key}": {number}', lines[3])
+    path.write_text("".join(lines))
+    with pytest.raises(DiveqError, match="journal: line 4 is damaged; delete the line"):
+        Journal(path)
+    path.write_text("".join([*lines[:3], "[" * 100_000 + "\n"]))
+    with pytest.raises(DiveqError, match="line 4 is damaged"):
+        Journal(path)
 
 
 def test_parts_that_nobody_wants_are_left_out(files: list[Path], tmp_path: Path) -> None:

@@ -210,6 +210,23 @@ def test_results_read_back_with_every_row(results: Results, tmp_path: Path) -> N
             read_results(path)
 
 
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "NaN", "Infinity", "9" * 400, "9" * 5000])
+def test_numbers_without_end_are_in_no_row(results: Results, tmp_path: Path, number: str) -> None:
+    """Python's JSON reads them all; what is lossless has no number, but null."""
+    path = tmp_path / "r.json"
+    content = json.loads(results_json(results))
+    for key in set(content["rows"][0]) - {"image", "bpp", "parts"}:
+        row = {**content["rows"][0], key: "HERE"}
+        text = json.dumps({**content, "rows": [row]}).replace('"HERE"', number)
+        path.write_text(text)
+        with pytest.raises(DiveqError, match=r"r\.json: not a readable JSON file of results"):
+            read_results(path)
+    for wrong in ({"width": 1.5}, {"bytes": 2.0**60}, {"parts": {"slices": math.inf}}):
+        path.write_text(json.dumps({**content, "rows": [content["rows"][0] | wrong]}))
+        with pytest.raises(DiveqError, match="not a readable JSON file of results"):
+            read_results(path)
+
+
 def test_csv_of_several_codecs(results: Results) -> None:
     other = replace(results, name="jpeg", rows=tuple(replace(r, parts={}) for r in results.rows))
     lines = list(csv.DictReader(io.StringIO(results_csv([other, results]))))
@@ -239,6 +256,9 @@ def test_compressais_other_spelling(tmp_path: Path) -> None:
         '{"name": "x", "results": {"bpp": [0], "psnr": [30]}}',
         '{"name": "x", "results": {"bpp": [], "psnr": []}}',
         '{"name": "x", "results": {"bpp": ["much"], "psnr": [30]}}',
+        '{"name": "x", "results": {"bpp": [%s], "psnr": [30]}}' % ("9" * 400),
+        '{"name": "x", "results": {"bpp": [1e400], "psnr": [30]}}',
+        "[" * 100_000,
         '{"name": "x", "results": {"bpp": [[1]], "psnr": [30]}}',
         '{"name": "x", "results": {"bpp": 1, "psnr": [30]}}',
     ],
