@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from diveqcodec.evaluate.comparison import Range
 
 Baselines = dict[str, dict[int, Path]]  # architecture -> quality -> weights
+_WHOLE = re.compile("[0-9]{1,9}")  # Python makes no number of some thousand digits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +65,7 @@ def parse_efforts(
     if value is None:
         return ()
     parts = value.split(",")
-    if not all(part.isascii() and part.isdecimal() for part in parts):
+    if not all(_WHOLE.fullmatch(part) for part in parts):
         raise click.BadParameter(f"{value!r} is not a list such as 1,5")
     return tuple(dict.fromkeys(map(int, parts)))
 
@@ -114,7 +116,7 @@ def parse_baselines(
             raise click.BadParameter(
                 f"{value!r} is not ARCH:QUALITY=PATH, such as bmshj2018-hyperprior:3=weights.pth"
             )
-        if not (quality.isascii() and quality.isdecimal() and int(quality) < 1 << 16):
+        if not (_WHOLE.fullmatch(quality) and int(quality) < 1 << 16):
             raise click.BadParameter(f"{value!r}: the quality is a whole number from 0 to 65535")
         if not Path(path).is_file():
             raise click.BadParameter(f"{path}: no such file")

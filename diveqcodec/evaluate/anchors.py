@@ -6,6 +6,7 @@ picture and a quality to the bytes of a complete file, and back. Knows nothing o
 
 import importlib.util
 import io
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -147,7 +148,7 @@ def parse(spec: str) -> Anchor:
             known = ", ".join(found.settings) or "none"
             raise ConfigError(f"{spec}: {name} has no setting {key!r}; there are: {known}")
         low, high = settings[key].low, settings[key].high
-        if not (value.isascii() and value.isdecimal() and low <= int(value) <= high):
+        if not (re.fullmatch("[0-9]{1,9}", value) and low <= int(value) <= high):
             raise ConfigError(f"{spec}: {key} is a whole number from {low} to {high}")
         settings[key] = replace(settings[key], value=int(value))
     for key, setting in settings.items():

@@ -24,6 +24,11 @@ from diveqcodec.image import Picture
 # Quality number, width, height, rows and columns of the deepest latent, number of strings.
 _HEADER = struct.Struct("<HIIHHB")
 _LENGTH = struct.Struct("<I")
+# What reading a file, fitting it to an architecture and building tables of it raise if it is wrong.
+_NO_CHECKPOINT = (
+    *(AttributeError, EOFError, IndexError, KeyError, RuntimeError, TypeError, ValueError),
+    pickle.UnpicklingError,
+)
 _STRIDE = 64  # of the deepest latent: pictures are padded to a multiple of it
 
 
@@ -118,12 +123,14 @@ def _load(model_class: Any, path: Path) -> Any:
         for key in ("network", "state_dict", "model_state_dict"):
             content = content.get(key, content)
         model = model_class.from_state_dict(pretrained.load_pretrained(content))
+        if not all(weights.isfinite().all() for weights in model.parameters()):
+            raise ValueError("it has weights that are no finite numbers")
+        model.update(force=True)
     except OSError as error:
         raise ModelError(f"{path}: cannot read this checkpoint: {error.strerror}") from error
-    except (AttributeError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except _NO_CHECKPOINT as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(f"{path}: not a checkpoint of {model_class.__name__}: {reason}") from error
-    model.update(force=True)
     return model.eval()
 
 

@@ -108,7 +108,11 @@ def test_one_picture_needs_no_folder() -> None:
         ("--anchor", "nonsuch"),
         ("--anchor", "avif:speed=11"),
         ("--anchor", "jpeg:speed=1"),
+        ("--anchor", "webp:method=" + "1" * 5000),
+        ("--anchor", "webp:method=\u0663"),
         ("-e", "high"),
+        ("-e", "1" * 5000),
+        ("-q", "1" * 5000),
         ("-e", "4"),
         ("--jobs", "0"),
         ("--plot", "r.gif"),
@@ -123,6 +127,7 @@ def test_one_picture_needs_no_folder() -> None:
         ("--baseline", "mbt2018:high=set/a.png"),
         ("--baseline", "mbt2018:-1=set/a.png"),
         ("--baseline", "mbt2018:65536=set/a.png"),
+        ("--baseline", f"mbt2018:{'1' * 5000}=set/a.png"),
     ],
 )
 def test_wrong_usage_is_seen_before_any_work(arguments: tuple[str, ...]) -> None:

@@ -369,6 +369,18 @@ def test_baselines_that_cannot_be_loaded(checkpoint: Path, tmp_path: Path) -> No
     torch.save({"other": torch.zeros(2)}, tmp_path / "other.pth")
     with pytest.raises(ModelError, match=r"other\.pth: not a checkpoint of ScaleHyperprior"):
         LearnedBaseline(name, {1: tmp_path / "other.pth"})
+    for value in (math.nan, math.inf):
+        content = torch.load(checkpoint, weights_only=True)
+        for weights in content["state_dict"].values():
+            if weights.is_floating_point():
+                weights.fill_(value)
+        torch.save(content, tmp_path / "nan.pth")
+        with pytest.raises(ModelError, match=r"nan\.pth: not a checkpoint of .* no finite numbers"):
+            LearnedBaseline(name, {1: tmp_path / "nan.pth"})
+    for wrong in ([1, 2], {"g_a.0.weight": "text"}, {1: 2}):
+        torch.save(wrong, tmp_path / "wrong.pth")
+        with pytest.raises(ModelError, match=r"wrong\.pth: not a checkpoint of ScaleHyperprior"):
+            LearnedBaseline(name, {1: tmp_path / "wrong.pth"})
     with pytest.raises(ConfigError, match=r"no checkpoint for quality 1\.5; there are 1"):
         LearnedBaseline(name, {1: checkpoint}).compress(Picture(drawn(8, 8)), 1.5)
 
