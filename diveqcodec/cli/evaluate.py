@@ -196,7 +196,7 @@ def _trials(session: Session, entry: Entry, options: Options) -> list[Trial]:
     """Every codec to measure, ours first.
 
     Raises:
-        Misuse: an effort or architecture that does not exist, or a codec that is named twice.
+        Misuse: an effort or architecture that does not exist.
         DiveqError: a codec's library or weights are missing.
     """
     from diveqcodec.evaluate import anchors, dvq

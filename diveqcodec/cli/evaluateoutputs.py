@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diveqcodec.cli.console import Misuse, OutputError
 from diveqcodec.cli.evaluateoptions import Options
-from diveqcodec.cli.files import check_target, identity
+from diveqcodec.cli.files import check_folder, check_target, identity
 from diveqcodec.store import Place
 
 if TYPE_CHECKING:
@@ -27,13 +28,16 @@ def check_outputs(options: Options, entry: Entry) -> None:
     """Refuse outputs that would destroy something, or each other.
 
     Raises:
-        OutputError: one exists, and there is no `-f`.
-        Misuse: two are the same file.
+        OutputError: one exists, and there is no `-f`, or cannot be written where it is to be.
+        Misuse: two are the same file, or two codecs have one name.
     """
-    targets = list(_targets(options, entry))
+    targets = list(_targets(options, _codec_names(options, entry)))
     for _, target in targets:
         check_target(target, None, options.force)
+    if options.save_images is not None:
+        check_folder(options.save_images)
     if options.resume is not None:
+        check_folder(options.resume.parent, options.resume)
         targets.append(("--resume", options.resume))
     owners: dict[object, str] = {}
     for option, target in targets:
@@ -55,7 +59,7 @@ def check_inputs(
     read += [entry.path, *(path for paths in options.baselines.values() for path in paths.values())]
     read += [path for path in map(Path, options.curves) if path.is_file()]
     known = {identity(path) for path in read}
-    for option, target in _targets(options, entry):
+    for option, target in _targets(options, [trial.codec.name for trial in trials]):
         key = identity(target)
         if key is not None and key in known:
             raise OutputError(f"{target}: is an input itself; name another output with {option}")
@@ -68,14 +72,26 @@ def check_inputs(
                 )
 
 
-def _targets(options: Options, entry: Entry) -> Iterator[tuple[str, Path]]:
+def _codec_names(options: Options, entry: Entry) -> list[str]:
+    """What results will call the codecs, ours first.
+
+    Raises:
+        Misuse: two have one name, so that nobody could tell their rows apart.
+    """
+    from diveqcodec.evaluate.anchors import parse
+    from diveqcodec.evaluate.dvq import codec_name
+
+    names = [codec_name(entry.name, effort) for effort in options.efforts or (None,)]
+    names += [*(parse(spec).name for spec in options.anchors), *options.baselines]
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise Misuse(f"{name}: two codecs have this name; rename the weights, or leave one out")
+    return names
+
+
+def _targets(options: Options, names: Sequence[str]) -> Iterator[tuple[str, Path]]:
     """Every file to be made, and the option that asks for it."""
     if options.output is not None:
-        from diveqcodec.evaluate.anchors import parse
-        from diveqcodec.evaluate.dvq import codec_name
-
-        names = [codec_name(entry.name, effort) for effort in options.efforts or (None,)]
-        names += [*(parse(spec).name for spec in options.anchors), *options.baselines]
         yield from (("-o", path) for path in json_files(options.output, names))
     named = {"--csv": options.csv, "--plot": options.plot, "--html": options.html}
     yield from ((option, path) for option, path in named.items() if path is not None)

@@ -21,6 +21,7 @@ from diveqcodec.store import Place, Remote, place
 __all__ = [
     "STREAM",
     "OutputError",
+    "check_folder",
     "check_stdout",
     "check_target",
     "identity",
@@ -111,7 +112,7 @@ def check_target(target: Place, source: Place | None, is_forced: bool) -> None:
 
     Raises:
         OutputError: it exists, if only as a link to what does not, and `is_forced` is False; or it
-            is the input itself.
+            is the input itself; or no file can be written there.
     """
     try:
         if not _is_or_will_be_file(target):
@@ -119,6 +120,8 @@ def check_target(target: Place, source: Place | None, is_forced: bool) -> None:
                 raise OutputError(f"{target}: is a folder")
             return
         if not _is_there(target):
+            if isinstance(target, Path):
+                check_folder(target.parent, target)
             return
         is_input = source is not None and _are_same(target, source)
         is_open = isinstance(target, Path) and not _linked(target).exists()
@@ -130,6 +133,29 @@ def check_target(target: Place, source: Place | None, is_forced: bool) -> None:
         raise OutputError(f"{target}: is a link to a file that is not there; use -f to write it")
     if not is_forced:
         raise OutputError(f"{target}: already exists; use -f to overwrite")
+    if isinstance(target, Path):
+        check_folder(_linked(target).parent, target)  # a new file takes the place of the old one
+
+
+def check_folder(folder: Path, output: Path | None = None) -> None:
+    """Refuse a folder that is none, or cannot be made or written to, before any work is done.
+
+    Args:
+        folder: The folder, which may not exist yet.
+        output: What is to be written there, for the message; by default the folder itself.
+
+    Raises:
+        OutputError: as said.
+    """
+    output = output or folder
+    try:
+        nearest = next(one for one in (folder, *folder.parents) if os.path.lexists(one))
+        if not nearest.is_dir():
+            raise OutputError(f"{output}: cannot be written: {nearest} is no folder")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise OutputError(f"{output}: cannot be written: permission denied")
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be written: {reason(error)}") from error
 
 
 def identity(path: Path) -> object:

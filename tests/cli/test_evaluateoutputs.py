@@ -46,9 +46,70 @@ def test_two_outputs_are_two_files(
     assert result.stdout == ""
 
 
+def test_two_codecs_have_two_names() -> None:
+    """Rows, curves and files could not be told apart."""
+    weights = next(Path("models-for-tests").iterdir())
+    for name, options in (
+        ("webp", ("--anchor", "webp")),
+        ("webp-method4", ("--anchor", "webp", "--anchor", "webp:method=4")),
+        ("jpeg-e1", ("-e", "1", "--anchor", "webp")),
+    ):
+        Path(f"{name}.safetensors").write_bytes(weights.read_bytes())
+        result = diveq("eval", "set", "-q", "20", "-m", f"{name}.safetensors", *options)
+        if name == "jpeg-e1":
+            assert result.exit_code == 0, result.output
+            continue
+        assert result.exit_code == 2
+        assert errors(result) == [
+            f"Error: {name}: two codecs have this name; rename the weights, or leave one out"
+        ]
+        assert result.stdout == ""
+
+
 def test_what_takes_everything_may_be_named_twice() -> None:
     result = diveq("eval", "set", "-q", "20", "--csv", os.devnull, "-o", os.devnull)
     assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "where"),
+    [
+        ("-o", "afile/r.json", "afile"),
+        ("--csv", "afile/deep/r.csv", "afile"),
+        ("--html", "loose/r.html", "loose"),
+        ("--save-images", "afile", "afile"),
+        ("--save-images", "afile/deep", "afile"),
+        ("--resume", "afile/j.jsonl", "afile"),
+    ],
+)
+def test_no_folder_is_a_file(
+    option: str, name: str, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("afile").write_text("precious")
+    os.symlink("nowhere", "loose")
+    monkeypatch.setattr("diveqcodec.cli.evaluate._measure", lambda *_: pytest.fail("measured"))
+    result = diveq("eval", "set", "-q", "20", option, name)
+    assert result.exit_code == 1
+    assert errors(result) == [f"Error: {name}: cannot be written: {where} is no folder"]
+    assert Path("afile").read_text() == "precious"
+
+
+def test_a_folder_that_nobody_may_write_to_is_seen_before_any_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Path("locked").mkdir()
+    is_locked = {Path("locked"): os.W_OK}
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & is_locked.get(Path(path), 0))
+    monkeypatch.setattr("diveqcodec.cli.evaluate._measure", lambda *_: pytest.fail("measured"))
+    Path("locked/old.csv").write_text("precious")
+    for option, name in (
+        ("-o", "locked/new/r.json"),
+        ("--csv", "locked/old.csv"),
+        ("--save-images", "locked"),
+    ):
+        result = diveq("eval", "set", "-q", "20", "-f", option, name)
+        assert errors(result) == [f"Error: {name}: cannot be written: permission denied"]
+    assert os.listdir("locked") == ["old.csv"]
 
 
 def test_no_output_is_an_input() -> None:
