@@ -23,7 +23,7 @@ from diveqcodec.cli.evaluateoptions import (
     parse_qualities,
     parse_range,
 )
-from diveqcodec.cli.evaluateoutputs import check_inputs, check_outputs, json_files
+from diveqcodec.cli.evaluateoutputs import check_decoded, check_inputs, check_outputs, json_files
 from diveqcodec.cli.files import write_atomic
 from diveqcodec.cli.kinds import PICTURES
 from diveqcodec.cli.options import (
@@ -168,6 +168,7 @@ def command(session: Session, **values: Any) -> None:
             from diveqcodec.evaluate.journal import Journal
 
             journal = stack.enter_context(Journal(options.resume))
+        check_decoded(options, trials, files, journal)
         engine = stack.enter_context(_engine(options))
         measured = _measure(session, trials, files, engine, journal)
     if measured.results:

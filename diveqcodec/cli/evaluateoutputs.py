@@ -14,6 +14,7 @@ from diveqcodec.cli.files import check_folder, check_target, identity
 from diveqcodec.store import Place
 
 if TYPE_CHECKING:
+    from diveqcodec.evaluate.journal import Journal
     from diveqcodec.evaluate.trials import Trial
     from diveqcodec.zoo import Entry
 
@@ -89,6 +90,24 @@ def _codec_names(options: Options, entry: Entry) -> list[str]:
     return names
 
 
+def check_decoded(
+    options: Options, trials: Sequence[Trial], files: Sequence[Place], journal: Journal | None
+) -> None:
+    """Refuse to save decoded pictures over other files, but for those that the journal knows.
+
+    Raises:
+        OutputError: one is there, and there is no `-f`; or it cannot be written.
+    """
+    from diveqcodec.evaluate.run import in_the_way
+
+    others = set[Path]()
+    for trial in () if options.force else trials:
+        if trial.decoded is not None:
+            others.update(in_the_way(trial.codec, files, trial.qualities, trial.decoded, journal))
+    for path in _decoded(trials, files):
+        check_target(path, None, path not in others)
+
+
 def _targets(options: Options, names: Sequence[str]) -> Iterator[tuple[str, Path]]:
     """Every file to be made, and the option that asks for it."""
     if options.output is not None:
@@ -99,7 +118,8 @@ def _targets(options: Options, names: Sequence[str]) -> Iterator[tuple[str, Path
 
 def _decoded(trials: Sequence[Trial], files: Sequence[Place]) -> Iterator[Path]:
     """Every decoded picture to be made."""
-    from diveqcodec.evaluate.run import decoded_path, picture_names
+    from diveqcodec.evaluate.run import picture_names
+    from diveqcodec.evaluate.saving import decoded_path
 
     names = picture_names(files)
     for trial in trials:

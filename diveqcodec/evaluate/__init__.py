@@ -5,6 +5,7 @@
 | `offered` | what the command line offers, by name; imports nothing |
 | `trials` | several codecs on the same pictures |
 | `run`, `workers`, `journal` | the loop over pictures and qualities; in other processes; resumed |
+| `saving` | the decoded pictures that are saved, and what they are |
 | `dvq` | the project's own codec |
 | `anchors` | JPEG, JPEG 2000, WebP, AVIF and JPEG XL through Pillow |
 | `baselines` | CompressAI's learned codecs, from weights by path |

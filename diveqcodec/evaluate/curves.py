@@ -145,6 +145,6 @@ def _either(results: Mapping[str, Any], *keys: str) -> Sequence[Any]:
 def _number(value: object) -> float:
     """A number of a JSON file; null (a lossless PSNR, an MS-SSIM too small to have) is NaN.
 
-    By its text: `float` has an OverflowError for a whole number of 400 digits, its text is infinite.
+    By its text: of a whole number of 400 digits, `float` makes an OverflowError, of that infinity.
     """
     return math.nan if value is None else float(str(value))

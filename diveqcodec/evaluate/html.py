@@ -90,7 +90,7 @@ def html_report(content: Report) -> str:
 
 
 def _script_json(value: object) -> str:
-    """JSON for the text of a script, which ends at `</script>` in whatever language it is.
+    r"""JSON for the text of a script, which ends at `</script>` in whatever language it is.
 
     Behind `<!--<script` it does not even end there. So no character that HTML knows is left; the
     line separators of Unicode are not either, as all of it is ASCII.

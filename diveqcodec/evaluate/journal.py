@@ -2,64 +2,79 @@
 
 A text file, one JSON object a line behind a head line. A row is found again by what it depends on:
 the codec with its settings and what it says that it stands on, the content of the picture, the
-quality, and the versions of what measured it. Knows nothing of how rows are measured.
+quality, and the versions of what measured it. Beside rows it notes which decoded pictures a run is
+about to save, and what they then are. Knows nothing of how rows are measured.
 """
 
 import hashlib
 import json
+import logging
+import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from diveqcodec.errors import DiveqError
 from diveqcodec.evaluate.resultfiles import json_text, row_from_record, row_record
-from diveqcodec.evaluate.results import Row
-from diveqcodec.store import Place, Remote
+from diveqcodec.evaluate.results import Measurement, Row
+from diveqcodec.evaluate.saving import digest_of
+from diveqcodec.store import Place
+
+log = logging.getLogger(__name__)
 
 _HEAD = {"journal": "diveq eval", "version": 1}
 _VERSIONS = ("diveqcodec", "torch", "pillow")  # other ones may write other bytes
 
 
 class Journal:
-    """The rows of a file, which may not exist yet.
+    """The rows of a file, which may not exist yet; nobody else adds to it until it is closed.
 
     Args:
         path: Of the file.
 
     Raises:
-        DiveqError: It cannot be read or written, is no journal (and is left as it is), or is
-            damaged elsewhere than in a last line that was cut short.
+        DiveqError: It cannot be read or written, another process has it open, it is no journal
+            (and is left as it is), or is damaged elsewhere than in a last line that was cut short.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._rows: dict[str, Row] = {}
-        try:
-            data = path.read_bytes() if path.exists() else b""
-        except OSError as error:
-            raise DiveqError(f"{path}: cannot be read: {error.strerror}") from error
-        head = json.dumps(_HEAD).encode() + b"\n"
-        if data and not (data.startswith(head) or head.startswith(data)):
-            raise DiveqError(f"{path}: is no journal of diveq eval; name another file")
-        whole = data[: data.rfind(b"\n") + 1]
-        for number, line in enumerate(whole.splitlines()[1:], start=2):
-            self._read(line, number)
+        self._saved: dict[str, str] = {}  # key -> SHA-256 of the decoded picture's file
+        self._claims: dict[str, str] = {}  # file of a decoded picture -> key it was to be saved for
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("r+b" if path.exists() else "w+b")
-            self._file.truncate(len(whole))  # a line cut short by a kill
-            self._file.seek(len(whole))
-            if not whole:
-                self._write(head)
+            # Appending, so that even where there are no locks nobody writes over another's rows.
+            # Without a buffer, for closing would write it again after a disk was full.
+            self._file = path.open("a+b", buffering=0)
         except OSError as error:
-            raise DiveqError(f"{path}: cannot be written: {error.strerror}") from error
+            raise self._unwritable(error) from error
+        try:
+            _lock(self._file)
+            self._go_on()
+        except BlockingIOError as error:
+            self._file.close()
+            text = "another run adds rows to this journal; let it end, or name another file"
+            raise DiveqError(f"{path}: {text}") from error
+        except OSError as error:
+            self._file.close()
+            raise self._unwritable(error) from error
+        except BaseException:
+            self._file.close()
+            raise
 
     def __enter__(self) -> "Journal":
         return self
 
-    def __exit__(self, *_error: object) -> None:
-        self._file.close()
+    def __exit__(self, kind: object, *_error: object) -> None:
+        try:
+            self._file.close()
+        except OSError as error:  # some systems of files say only now that they are full
+            if kind is None:
+                raise self._unwritable(error) from error
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -68,30 +83,100 @@ class Journal:
         """The row that was noted under a key."""
         return self._rows.get(key)
 
-    def add(self, items: Iterable[tuple[str, Row]]) -> None:
-        """Note rows under their keys.
+    def saved(self, key: str) -> str | None:
+        """The SHA-256 of the decoded picture's file, if it was saved."""
+        return self._saved.get(key)
+
+    def claimant(self, file: str) -> str | None:
+        """The key for which a file was last to be written."""
+        return self._claims.get(file)
+
+    def add(self, items: Iterable[tuple[str, Measurement]]) -> None:
+        """Note what was measured under keys.
 
         Raises:
             DiveqError: the file cannot be written.
         """
-        items = list(items)
-        text = "".join(json_text({"key": key, "row": row_record(row)}) + "\n" for key, row in items)
+        self._note([_record(key, measurement) for key, measurement in items])
+
+    def claim(self, files: Mapping[str, str]) -> None:
+        """Note which files are to be written, each with its key, before they are.
+
+        Raises:
+            DiveqError: the file cannot be written.
+        """
+        new = {file: key for file, key in files.items() if self._claims.get(file) != key}
+        self._note([{"key": key, "saves": file} for file, key in new.items()])
+
+    def _note(self, records: Sequence[Mapping[str, Any]]) -> None:
         try:
-            self._write(text.encode())
+            self._write("".join(json_text(record) + "\n" for record in records).encode())
         except OSError as error:
-            raise DiveqError(f"{self._path}: cannot be written: {error.strerror}") from error
-        self._rows |= dict(items)
+            raise self._unwritable(error) from error
+        for record in records:
+            self._take(record)
+
+    def _take(self, record: Mapping[str, Any]) -> None:
+        """A line's content.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
+        key = str(record["key"])
+        if "saves" in record:
+            self._claims[str(record["saves"])] = key
+            return
+        self._rows[key] = row_from_record(record["row"])
+        if record.get("saved") is not None:
+            self._saved[key] = str(record["saved"])
+
+    def _go_on(self) -> None:
+        """Read what is there, and cut off a last line that a kill cut short."""
+        self._file.seek(0)
+        data = self._file.read()
+        head = json.dumps(_HEAD).encode() + b"\n"
+        if data and not (data.startswith(head) or head.startswith(data)):
+            raise DiveqError(f"{self._path}: is no journal of diveq eval; name another file")
+        whole = data[: data.rfind(b"\n") + 1]
+        for number, line in enumerate(whole.splitlines()[1:], start=2):
+            try:
+                self._take(json.loads(line))
+            except (KeyError, TypeError, ValueError, RecursionError) as error:
+                text = f"line {number} is damaged; delete the line"
+                raise DiveqError(f"{self._path}: {text}") from error
+        self._file.truncate(len(whole))
+        if not whole:
+            self._write(head)
 
     def _write(self, data: bytes) -> None:
-        self._file.write(data)
-        self._file.flush()
+        left = memoryview(data)
+        while left:  # a disk that is nearly full takes a part
+            left = left[self._file.write(left) :]
 
-    def _read(self, line: bytes, number: int) -> None:
+    def _unwritable(self, error: OSError) -> DiveqError:
+        return DiveqError(f"{self._path}: cannot be written: {error.strerror}")
+
+
+def _record(key: str, measurement: Measurement) -> dict[str, Any]:
+    saved = {} if measurement.saved is None else {"saved": measurement.saved}
+    return {"key": key, "row": row_record(measurement.row), **saved}
+
+
+def _lock(file: FileIO) -> None:
+    """Be the only one with a file until it is closed, or this process is gone.
+
+    Raises:
+        BlockingIOError: another one has it.
+    """
+    if sys.platform != "win32":
+        import fcntl
+
         try:
-            content = json.loads(line)
-            self._rows[str(content["key"])] = row_from_record(content["row"])
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise DiveqError(f"{self._path}: line {number} is damaged; delete the line") from error
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            log.info("%s: this system of files has no locks", file.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +199,15 @@ class Notes:
     basis: Callable[[float], str]
     by_part: bool
 
-    def rows(self, path: Place, name: str, qualities: Sequence[float]) -> dict[float, Row]:
+    def content(self, path: Place) -> str | None:
+        """What a picture is, whatever it is called; None if there is nothing to look up."""
+        return None if self.journal is None else digest_of(path)  # None is said when it is loaded
+
+    def rows(self, content: str | None, name: str, qualities: Sequence[float]) -> dict[float, Row]:
         """The rows of a picture that are known, by quality, under the picture's present name.
 
         Those that lack the parts that are wanted are not; parts that nobody wants are left out.
         """
-        content = self._content(path)
         if self.journal is None or content is None:
             return {}
         found = {quality: self.journal.row(self._key(content, quality)) for quality in qualities}
@@ -129,27 +217,38 @@ class Notes:
             if row is not None and (row.parts or not self.by_part)
         }
 
-    def add(self, path: Place, rows: Sequence[Row]) -> None:
-        """Note the rows of a picture.
+    def is_saved(self, content: str | None, quality: float, file: Path) -> bool:
+        """Whether a file is the decoded picture of a row, as it was saved then."""
+        if self.journal is None or content is None:
+            return False
+        saved = self.journal.saved(self._key(content, quality))
+        return saved is not None and saved == digest_of(file)
+
+    def is_ours(self, content: str | None, quality: float, file: Path) -> bool:
+        """Whether a file is such a picture, or where a run that was stopped was to save it."""
+        if self.journal is None or content is None:
+            return False
+        claimant = self.journal.claimant(os.path.realpath(file))
+        return claimant == self._key(content, quality) or self.is_saved(content, quality, file)
+
+    def claim(self, files: Mapping[Path, tuple[str, float]]) -> None:
+        """Note which decoded pictures are to be saved, each of some content at a quality.
 
         Raises:
             DiveqError: the journal cannot be written.
         """
-        content = self._content(path)
-        if self.journal is not None and content is not None:
-            self.journal.add((self._key(content, row.quality), row) for row in rows)
+        if self.journal is not None:
+            keys = {os.path.realpath(file): self._key(*of) for file, of in files.items()}
+            self.journal.claim(keys)
 
-    def _content(self, path: Place) -> str | None:
-        """What the picture is, whatever it is called; None if there is nothing to note."""
-        if self.journal is None:
-            return None
-        try:
-            if isinstance(path, Remote):
-                return hashlib.sha256(path.read_bytes()).hexdigest()
-            with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError:
-            return None  # said when the picture is loaded
+    def add(self, measurements: Sequence[Measurement]) -> None:
+        """Note what was measured of a picture.
+
+        Raises:
+            DiveqError: the journal cannot be written.
+        """
+        if self.journal is not None:
+            self.journal.add((self._key(one.content, one.row.quality), one) for one in measurements)
 
     def _key(self, content: str, quality: float) -> str:
         versions: list[Any] = [self.environment.get(name) for name in _VERSIONS]

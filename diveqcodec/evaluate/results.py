@@ -50,6 +50,21 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Measurement:
+    """A row, and which files it is of.
+
+    Attributes:
+        row: The numbers.
+        content: SHA-256 of the picture's file as it was read.
+        saved: SHA-256 of the decoded picture's file; None if it was not saved.
+    """
+
+    row: Row
+    content: str
+    saved: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Point:
     """One quality: means of the pictures' own values (not totals over the set).
 

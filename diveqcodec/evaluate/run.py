@@ -5,25 +5,28 @@ back. Works with anything that has the interface `ImageCodec`; knows nothing of 
 tables or plots.
 """
 
+import hashlib
 import os
 import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
 
-from diveqcodec.atomic import replacing
 from diveqcodec.errors import DiveqError
 from diveqcodec.evaluate.journal import Journal, Notes
 from diveqcodec.evaluate.libraries import version_of
 from diveqcodec.evaluate.metrics import ms_ssim, psnr
-from diveqcodec.evaluate.results import Results, Row
-from diveqcodec.image import Picture, load, save
-from diveqcodec.image.frames import state_of
+from diveqcodec.evaluate.results import Measurement, Results, Row
+from diveqcodec.evaluate.saving import decoded_path, save_decoded
+from diveqcodec.image import Picture, load
+from diveqcodec.image.files import read_file
 from diveqcodec.store import Place, Remote
 
 
@@ -101,8 +104,8 @@ class Pool(Protocol):
 
     def measure(
         self, tasks: Sequence[Task], folders: Folders
-    ) -> Iterator[tuple[Task, list[Row] | Exception]]:
-        """The rows of every task, or why there are none, in the order in which they are done."""
+    ) -> Iterator[tuple[Task, list[Measurement] | Exception]]:
+        """What was measured of every task, or why nothing was, in the order of their ends."""
 
 
 def evaluate(
@@ -114,6 +117,7 @@ def evaluate(
     *,
     journal: Journal | None = None,
     pool: Pool | None = None,
+    contents: dict[Place, str] | None = None,
 ) -> Results:
     """Measure a codec on picture files.
 
@@ -129,26 +133,29 @@ def evaluate(
         listeners: Who hears of rows and of refused pictures.
         journal: Rows that are in it are not measured again; those that are measured go there.
         pool: Measures in other processes; without it everything happens in this one.
+        contents: What pictures are, by their SHA-256, as other codecs have met them; those that are
+            met here are added. A picture that has changed since is refused.
 
     Raises:
         DiveqError: No pictures or qualities, a picture given twice, or, without `refuse`, a picture
-            that cannot be read or coded, a decoded picture of another size, or a file that cannot
-            be written.
+            that cannot be read or coded or has changed meanwhile, a decoded picture of another
+            size, or a file that cannot be written.
     """
     if not files or not qualities:
         raise DiveqError("nothing to evaluate: give one picture and one quality at least")
     listeners = listeners or Listeners()
     progress = listeners.progress or (lambda row: None)
-    description = str(getattr(codec, "description", ""))
-    surroundings = environment()
-    basis = codec.basis if isinstance(codec, OffersBasis) else lambda quality: ""
-    by_part = isinstance(codec, OffersParts)
-    notes = Notes(journal, codec.name, description, surroundings, basis, by_part)
-    tasks, known = _divided(files, qualities, folders, notes)
+    contents = {} if contents is None else contents
+    notes = _notes(codec, journal)
+    tasks, known, changed = _divided(files, qualities, folders, notes, contents)
     for row in known.values():
         progress(row)
     done = pool or _Here(codec, progress)
-    for task, outcome in done.measure(tasks, folders):
+    for task, outcome in chain(changed, done.measure(tasks, folders)):
+        if not isinstance(outcome, Exception) and any(
+            contents.setdefault(task.path, one.content) != one.content for one in outcome
+        ):
+            outcome = _changed(task.path)
         if isinstance(outcome, Exception):
             if listeners.refuse is None:
                 raise outcome
@@ -156,32 +163,78 @@ def evaluate(
                 known.pop((task.name, quality), None)
             listeners.refuse(task.path, outcome)
             continue
-        for row in outcome:
-            known[task.name, row.quality] = row
+        for one in outcome:
+            known[task.name, one.row.quality] = one.row
             if pool is not None:
-                progress(row)
-        notes.add(task.path, outcome)
+                progress(one.row)
+        notes.add(outcome)
     names = picture_names(files)
     ordered = [known[key] for name in names for q in qualities if (key := (name, q)) in known]
-    return Results(codec.name, description, tuple(ordered), surroundings)
+    return Results(codec.name, notes.description, tuple(ordered), notes.environment)
+
+
+def in_the_way(
+    codec: ImageCodec,
+    files: Sequence[Place],
+    qualities: Sequence[float],
+    decoded: Path,
+    journal: Journal | None,
+) -> Iterator[Path]:
+    """Files that are where decoded pictures are to be saved, and are not a journal's own."""
+    notes = _notes(codec, journal)
+    for path, name in zip(files, picture_names(files), strict=True):
+        content = None
+        for quality in qualities:
+            target = decoded_path(decoded, name, quality)
+            if os.path.lexists(target):
+                content = content or notes.content(path)
+                if not notes.is_ours(content, quality, target):
+                    yield target
+
+
+def _notes(codec: ImageCodec, journal: Journal | None) -> Notes:
+    description = str(getattr(codec, "description", ""))
+    basis = codec.basis if isinstance(codec, OffersBasis) else lambda quality: ""
+    by_part = isinstance(codec, OffersParts)
+    return Notes(journal, codec.name, description, environment(), basis, by_part)
 
 
 def _divided(
-    files: Sequence[Place], qualities: Sequence[float], folders: Folders, notes: Notes
-) -> tuple[list[Task], dict[tuple[str, float], Row]]:
-    """What is to be measured, and the rows of a journal whose decoded pictures are whole too."""
-    tasks, known = [], dict[tuple[str, float], Row]()
+    files: Sequence[Place],
+    qualities: Sequence[float],
+    folders: Folders,
+    notes: Notes,
+    contents: dict[Place, str],
+) -> tuple[list[Task], dict[tuple[str, float], Row], list[tuple[Task, Exception]]]:
+    """What is to be measured, the rows of a journal, and pictures that have changed meanwhile.
+
+    Where decoded pictures are wanted, a row counts only if its own is there.
+    """
+    tasks, known = list[Task](), dict[tuple[str, float], Row]()
+    changed, claims = list[tuple[Task, Exception]](), dict[Path, tuple[str, float]]()
     for path, name in zip(files, picture_names(files), strict=True):
-        rows = {
-            quality: row
-            for quality, row in notes.rows(path, name, qualities).items()
-            if folders.decoded is None or _is_whole(decoded_path(folders.decoded, name, quality))
-        }
-        known |= {(name, quality): row for quality, row in rows.items()}
-        missing = tuple(quality for quality in qualities if quality not in rows)
+        content = notes.content(path)
+        if content is not None and contents.setdefault(path, content) != content:
+            changed.append((Task(path, name, tuple(qualities)), _changed(path)))
+            continue
+        rows = notes.rows(content, name, qualities)
+        missing = [quality for quality in qualities if quality not in rows]
+        if folders.decoded is not None:
+            targets = {q: decoded_path(folders.decoded, name, q) for q in qualities}
+            missing = [
+                q for q in qualities if q not in rows or not notes.is_saved(content, q, targets[q])
+            ]
+            if content is not None:
+                claims |= {targets[quality]: (content, quality) for quality in missing}
+        known |= {(name, q): row for q, row in rows.items() if q not in missing}
         if missing:
-            tasks.append(Task(path, name, missing))
-    return tasks, known
+            tasks.append(Task(path, name, tuple(missing)))
+    notes.claim(claims)
+    return tasks, known, changed
+
+
+def _changed(path: Place) -> DiveqError:
+    return DiveqError(f"{path}: changed while it was measured; measure it again")
 
 
 @dataclass(slots=True)
@@ -193,40 +246,44 @@ class _Here:
 
     def measure(
         self, tasks: Sequence[Task], folders: Folders
-    ) -> Iterator[tuple[Task, list[Row] | Exception]]:
+    ) -> Iterator[tuple[Task, list[Measurement] | Exception]]:
         is_warm = False
         for task in tasks:
-            rows: list[Row] = []
+            found: list[Measurement] = []
             try:
-                for row in measure_picture(self.codec, task, folders, is_warm):
+                for one in measure_picture(self.codec, task, folders, is_warm):
                     is_warm = True
-                    rows.append(row)
-                    self.progress(row)
+                    found.append(one)
+                    self.progress(one.row)
             except Exception as error:  # whatever it is, the other pictures are not to blame
                 yield task, error
             else:
-                yield task, rows
+                yield task, found
 
 
 def measure_picture(
     codec: ImageCodec, task: Task, folders: Folders, is_warm: bool
-) -> Iterator[Row]:
-    """The rows of one picture; a codec that is not warm codes it once before it is timed.
+) -> Iterator[Measurement]:
+    """What is measured of one picture; a codec that is not warm codes it once before it is timed.
 
     Raises:
         DiveqError: As `evaluate`.
     """
     suffix = str(getattr(codec, "suffix", ".bin"))
-    picture = colours_only(load(task.path))
+    data = read_file(task.path)  # once, so that the pixels are those of the content that is noted
+    content = hashlib.sha256(data).hexdigest()
+    picture = colours_only(load(BytesIO(data), name=str(task.path)))
+    del data
     if not is_warm:
         codec.decompress(codec.compress(picture, task.qualities[0]))
     for quality in task.qualities:
         stem = f"{task.name}.q{quality:g}"
         target = folders.coded / (stem + suffix)
         row, decoded = _measure(codec, picture, task.name, quality, target)
+        saved = None
         if folders.decoded is not None:
-            _save(decoded, decoded_path(folders.decoded, task.name, quality))
-        yield row
+            saved = save_decoded(decoded, decoded_path(folders.decoded, task.name, quality))
+        yield Measurement(row, content, saved)
 
 
 def environment() -> dict[str, str | int]:
@@ -293,29 +350,3 @@ def picture_names(files: Sequence[Place]) -> list[str]:
         twice = next(name for name, count in Counter(names).items() if count > 1)
         raise DiveqError(f"{twice}: given twice; give every picture once")
     return names
-
-
-def decoded_path(folder: Path, image: str, quality: float) -> Path:
-    """Where the decoded picture of a row is saved."""
-    return folder / f"{image}.q{quality:g}.png"
-
-
-def _is_whole(decoded: Path) -> bool:
-    """Whether a decoded picture is there, and all of it."""
-    try:
-        with decoded.open("rb") as file:
-            return state_of(file) == "whole"
-    except OSError:
-        return False
-
-
-def _save(decoded: Picture, target: Path) -> None:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DiveqError(f"{target.parent}: cannot make this folder: {error.strerror}") from error
-    try:
-        with replacing(target) as temporary:
-            save(decoded, temporary, "png")
-    except OSError as error:
-        raise DiveqError(f"{target}: cannot be written: {error.strerror}") from error

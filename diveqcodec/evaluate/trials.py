@@ -72,6 +72,7 @@ def measure(
         DiveqError: as `diveqcodec.evaluate.run.evaluate`, but for single pictures.
     """
     left_out: set[Place] = set()
+    contents: dict[Place, str] = {}
 
     def refuse_once(path: Place, error: Exception) -> None:
         if path not in left_out:
@@ -89,6 +90,7 @@ def measure(
                 *(trial.codec, files, trial.qualities, folders, listeners),
                 journal=journal,
                 pool=pool,
+                contents=contents,
             )
         results.append(found)
     if len(left_out) == len(files):

@@ -17,7 +17,7 @@ import torch
 
 from diveqcodec.cluster import threads_here
 from diveqcodec.errors import DiveqError
-from diveqcodec.evaluate.results import Row
+from diveqcodec.evaluate.results import Measurement
 from diveqcodec.evaluate.run import Folders, ImageCodec, Task, measure_picture
 from diveqcodec.processes import Died, Engine
 
@@ -39,10 +39,10 @@ class Workers:
 
     def measure(
         self, tasks: Sequence[Task], folders: Folders
-    ) -> Iterator[tuple[Task, list[Row] | Exception]]:
-        """The rows of every task, or why there are none, in the order in which they are done.
+    ) -> Iterator[tuple[Task, list[Measurement] | Exception]]:
+        """What was measured of every task, or why nothing was, in the order in which they are done.
 
-        A picture that kills whatever works on it has none either.
+        A picture that kills whatever works on it has no rows either.
         """
         anywhere = (_on_any_machine(task) for task in tasks)
         decoded = None if folders.decoded is None else folders.decoded.absolute()
@@ -74,7 +74,7 @@ _state = _State()
 _one_at_a_time = threading.Lock()  # a worker of a cluster may have threads; measuring takes time
 
 
-def _work(order: _Order, folders: Folders, task: Task) -> list[Row] | Exception:
+def _work(order: _Order, folders: Folders, task: Task) -> list[Measurement] | Exception:
     with _one_at_a_time, tempfile.TemporaryDirectory() as own:
         torch.set_num_threads(order.threads or threads_here() or torch.get_num_threads())
         if _state.codec is None or _state.name != order.name:
@@ -82,11 +82,11 @@ def _work(order: _Order, folders: Folders, task: Task) -> list[Row] | Exception:
         if not folders.coded.is_dir():  # it is on another machine
             folders = replace(folders, coded=Path(own))
         try:
-            rows = list(measure_picture(_state.codec, task, folders, _state.is_warm))
+            found = list(measure_picture(_state.codec, task, folders, _state.is_warm))
         except Exception as error:  # whatever it is, the other pictures are not to blame
             return _portable(error)
         _state.is_warm = True
-        return rows
+        return found
 
 
 def _portable(error: Exception) -> Exception:

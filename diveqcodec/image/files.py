@@ -61,14 +61,7 @@ def load(
         ImageError: It cannot be opened or decoded, or is too large.
     """
     name = name or str(source if isinstance(source, str | Path | Remote) else "<stream>")
-    try:
-        file = _file(source)
-    except ValueError as error:
-        raise ImageError(f"{name!r}: is no name of a file ({said(error)})") from error
-    except OSError as error:
-        text = error.strerror or str(error)
-        reason = "no such file" if isinstance(error, FileNotFoundError) else text
-        raise ImageError(f"{name}: {str(reason).lower()}") from error
+    file = _file(source, name)
     try:
         seekable = file if file.seekable() else BytesIO(file.read())
         with _pillow_limits():
@@ -80,10 +73,30 @@ def load(
             file.close()
 
 
-def _file(source: str | Path | Remote | BinaryIO) -> BinaryIO:
-    if isinstance(source, Remote):
-        return BytesIO(source.read_bytes())  # a store takes as long for every single read
-    return open(source, "rb") if isinstance(source, str | Path) else source
+def read_file(source: Path | Remote) -> bytes:
+    """All bytes of a picture's file, for those who must know what `load` decodes.
+
+    Raises:
+        ImageError: as `load`, if it cannot be opened or read.
+    """
+    try:
+        with _file(source, str(source)) as file:
+            return file.read()
+    except OSError as error:
+        raise ImageError(f"{source}: cannot be read ({error.strerror or error})") from error
+
+
+def _file(source: str | Path | Remote | BinaryIO, name: str) -> BinaryIO:
+    try:
+        if isinstance(source, Remote):
+            return BytesIO(source.read_bytes())  # a store takes as long for every single read
+        return open(source, "rb") if isinstance(source, str | Path) else source
+    except ValueError as error:
+        raise ImageError(f"{name!r}: is no name of a file ({said(error)})") from error
+    except OSError as error:
+        text = error.strerror or str(error)
+        reason = "no such file" if isinstance(error, FileNotFoundError) else text
+        raise ImageError(f"{name}: {str(reason).lower()}") from error
 
 
 def of_image(image: Image.Image, samples: Samples | None = None) -> Picture:

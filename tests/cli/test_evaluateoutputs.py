@@ -1,10 +1,12 @@
 """What `diveq eval` is to write: no output destroys another one, or what is read."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from diveqcodec.evaluate.journal import Journal
 from tests.support.commands import diveq, draw, errors, install_tiny
 
 
@@ -141,3 +143,44 @@ def test_no_decoded_picture_takes_the_place_of_an_input() -> None:
     ]
     assert Path("set/a.png.q20.png").read_bytes() == before
     assert diveq("eval", "set", "-q", "30", "--save-images", "set").exit_code == 0
+
+
+def test_saved_pictures_replace_only_what_is_known_to_be_ours() -> None:
+    draw(Path("set/b.png"), size=(30, 24))
+    command = ("eval", "set", "-q", "20", "--save-images", "decoded")
+    foreign = draw(Path("decoded/b.png.q20.png"), size=(9, 9))
+    before = foreign.read_bytes()
+    for options in ((), ("--resume", "j.jsonl")):
+        refused = diveq(*command, *options)
+        assert refused.exit_code == 1
+        assert errors(refused) == [
+            "Error: decoded/b.png.q20.png: already exists; use -f to overwrite"
+        ]
+        assert refused.stdout == ""
+    assert [path.name for path in Path("decoded").iterdir()] == ["b.png.q20.png"]
+    assert foreign.read_bytes() == before
+    assert diveq(*command, "--resume", "j.jsonl", "-f").exit_code == 0
+    own = foreign.read_bytes()
+    assert own != before
+    assert diveq(*command, "--resume", "j.jsonl").exit_code == 0
+    refused = diveq(*command, "-e", "1", "--resume", "j.jsonl")
+    assert "decoded/a.png.q20.png: already exists" in errors(refused)[0]
+    refused = diveq(*command, "--resume", "other.jsonl")
+    assert "decoded/a.png.q20.png: already exists" in errors(refused)[0]
+    assert "decoded/a.png.q20.png: already exists" in errors(diveq(*command))[0]
+    foreign.unlink()
+    foreign.mkdir()
+    refused = diveq(*command, "-f")
+    assert errors(refused) == ["Error: decoded/b.png.q20.png: is a folder"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks")
+def test_a_journal_that_another_run_has_open_is_left_to_it() -> None:
+    with Journal(Path("j.jsonl")):
+        refused = diveq("eval", "set", "-q", "20", "--resume", "j.jsonl")
+    assert refused.exit_code == 1
+    assert errors(refused) == [
+        "Error: j.jsonl: another run adds rows to this journal; let it end, or name another file"
+    ]
+    assert refused.stdout == ""
+    assert diveq("eval", "set", "-q", "20", "--resume", "j.jsonl").exit_code == 0
