@@ -23,8 +23,8 @@ from diveqcodec.cli.evaluateoptions import (
     parse_qualities,
     parse_range,
 )
-from diveqcodec.cli.evaluateoutputs import check_decoded, check_inputs, check_outputs, json_files
-from diveqcodec.cli.files import write_atomic
+from diveqcodec.cli.evaluateoutputs import check_decoded, check_inputs, check_outputs
+from diveqcodec.cli.evaluatewriting import Findings, write_outputs
 from diveqcodec.cli.kinds import PICTURES
 from diveqcodec.cli.options import (
     Session,
@@ -40,9 +40,8 @@ from diveqcodec.evaluate.offered import ANCHORS, QUALITIES
 from diveqcodec.store import Place, place
 
 if TYPE_CHECKING:
-    from diveqcodec.evaluate.comparison import Rival
     from diveqcodec.evaluate.journal import Journal
-    from diveqcodec.evaluate.results import Results, Row
+    from diveqcodec.evaluate.results import Row
     from diveqcodec.evaluate.trials import Measured, Trial
     from diveqcodec.processes import Engine
     from diveqcodec.zoo import Entry
@@ -169,11 +168,14 @@ def command(session: Session, **values: Any) -> None:
 
             journal = stack.enter_context(Journal(options.resume))
         check_decoded(options, trials, files, journal)
-        engine = stack.enter_context(_engine(options))
-        measured = _measure(session, trials, files, engine, journal)
-    if measured.results:
-        _report(session, measured.results, rivals, options, trials, files)
-    if measured.left_out:
+        with _engine(options) as engine:
+            measured = _measure(session, trials, files, engine, journal)
+        is_written = True
+        if measured.results:
+            is_written = write_outputs(
+                session, options, Findings(trials, measured.results, rivals, files)
+            )
+    if measured.left_out or not is_written:
         session.finish(1)
 
 
@@ -286,55 +288,6 @@ def _measure(
         count = f"{len(measured.left_out)} of {len(files)}"
         session.console.note(f"{count} pictures left out for every codec")
     return measured
-
-
-def _report(
-    session: Session,
-    results: list[Results],
-    known: list[Rival],
-    options: Options,
-    trials: Sequence[Trial],
-    files: Sequence[Place],
-) -> None:
-    """Print the tables, and write what was asked for."""
-    from diveqcodec.evaluate import comparison, report
-    from diveqcodec.evaluate.resultfiles import results_json
-
-    blocks = []
-    for found in results:
-        noun = "picture" if len(found.images) == 1 else "pictures"
-        blocks.append(f"{found.name}: {len(found.images)} {noun}\n{report.results_table(found)}")
-    comparison.warn_of_other_pictures(results[0], known)
-    rivals: list[Rival] = [*results, *known]
-    for tested in results[: max(1, len(options.efforts))]:
-        others = [rival for rival in rivals if rival is not tested]
-        if others:
-            compared = comparison.compare(tested, others, options.bd_range)
-            blocks.append(report.bd_table(tested.name, compared))
-    session.console.result("\n\n".join(blocks))
-    if options.output is not None:
-        names = [found.name for found in results]
-        for path, found in zip(json_files(options.output, names), results, strict=True):
-            write_atomic(path, results_json(found).encode())
-    if options.csv is not None:
-        write_atomic(options.csv, report.results_csv(results).encode(errors="surrogateescape"))
-    if options.plot is not None:
-        _plot(results, rivals, options)
-    if options.html is not None:
-        from diveqcodec.evaluate.html import Report, html_report
-
-        ours = max(1, len(options.efforts))
-        content = Report(trials, results, known, files, options.bd_range, ours)
-        write_atomic(options.html, html_report(content).encode(errors="backslashreplace"))
-
-
-def _plot(results: Sequence[Results], rivals: Sequence[Rival], options: Options) -> None:
-    from diveqcodec.evaluate.comparison import curve_of
-    from diveqcodec.evaluate.plot import PlotOptions, plot_curves
-
-    assert options.plot is not None
-    ours = [found.name for found in results[: max(1, len(options.efforts))]]
-    plot_curves([curve_of(rival) for rival in rivals], options.plot, PlotOptions(emphasised=ours))
 
 
 def _pictures(session: Session, dataset: str) -> list[Place]:

@@ -30,6 +30,7 @@ __all__ = [
     "read_remote",
     "read_stdin",
     "write_atomic",
+    "write_new",
     "write_stdout",
 ]
 
@@ -241,6 +242,49 @@ def write_atomic(
         raise OutputError(f"{target}: cannot be written: {where} is no folder") from error
     except OSError as error:
         raise OutputError(f"{target}: cannot be written: {reason(error)}") from error
+
+
+def write_new(target: Path, data: bytes, is_forced: bool) -> Path:
+    """As `write_atomic`, but never over a file that came to be there since `check_target`.
+
+    Then a file beside it is written, for what took hours to find shall not be lost either.
+
+    Returns:
+        The file that was written: r.json, or the first free one of r-2.json, r-3.json, ...
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    is_device = target.exists() and not (target.is_file() or target.is_dir())
+    if is_forced or is_device:
+        write_atomic(target, data)
+        return target
+    check_folder(target.parent, target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path = _taken(target)
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written: {reason(error)}") from error
+    try:
+        write_atomic(path, data)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            path.unlink()  # it is empty
+        raise
+    return path
+
+
+def _taken(target: Path) -> Path:
+    """A name that nobody has but an empty file, now made: the target's or one made from it."""
+    path, number = target, 1
+    while True:
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        except FileExistsError:
+            number += 1
+            path = target.with_stem(f"{target.stem}-{number}")
+        else:
+            return path
 
 
 def _linked(target: Path) -> Path:

@@ -99,17 +99,29 @@ def plot_curves(curves: Sequence[Curve], path: Path, options: PlotOptions | None
     Raises:
         DiveqError: Nothing to draw, an unknown suffix, matplotlib missing, or an unwritable file.
     """
-    if path.suffix.lower() not in PLOT_SUFFIXES:
+    data = plot_bytes(curves, path, options)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_bytes(data)
+    except OSError as error:
+        raise DiveqError(f"{path}: cannot write the plot: {error.strerror}") from error
+
+
+def plot_bytes(curves: Sequence[Curve], path: Path, options: PlotOptions | None = None) -> bytes:
+    """What such a file holds; nothing is written.
+
+    Raises:
+        DiveqError: Nothing to draw, an unknown suffix, or matplotlib missing.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in PLOT_SUFFIXES:
         raise DiveqError(f"{path}: plots are written as {', '.join(PLOT_SUFFIXES)}")
+    stream = io.BytesIO()
     with _style():
         figure = _figure(curves, options or PlotOptions(), f"{path}: ")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as temporary:
-                suffix = path.suffix.lower()
-                figure.savefig(temporary, format=suffix[1:], dpi=160, metadata=_metadata(suffix))
-        except OSError as error:
-            raise DiveqError(f"{path}: cannot write the plot: {error.strerror}") from error
+        figure.savefig(stream, format=suffix[1:], dpi=160, metadata=_metadata(suffix))
+    return stream.getvalue()
 
 
 def plot_svg(curves: Sequence[Curve], options: PlotOptions | None = None) -> str:

@@ -1,13 +1,18 @@
 """What `diveq eval` is to write: no output destroys another one, or what is read."""
 
+import errno
+import math
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from diveqcodec.evaluate import trials
 from diveqcodec.evaluate.journal import Journal
-from tests.support.commands import diveq, draw, errors, install_tiny
+from diveqcodec.evaluate.resultfiles import read_results
+from tests.support.commands import diveq, draw, errors, install_tiny, opened
 
 
 @pytest.fixture(autouse=True)
@@ -184,3 +189,93 @@ def test_a_journal_that_another_run_has_open_is_left_to_it() -> None:
     ]
     assert refused.stdout == ""
     assert diveq("eval", "set", "-q", "20", "--resume", "j.jsonl").exit_code == 0
+
+
+OUTPUTS = ("-o", "r.json", "--csv", "r.csv", "--plot", "r.png", "--html", "r.html")
+
+
+def test_an_output_that_fails_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> str:
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr("diveqcodec.evaluate.plot._figure", broken)
+    monkeypatch.setattr("diveqcodec.evaluate.report.results_csv", broken)
+    monkeypatch.setattr("diveqcodec.evaluate.html._chosen", lambda *_: Path("set/a.png").unlink())
+    monkeypatch.setattr("diveqcodec.evaluate.report.bd_table", broken)
+    options = ("--anchor", "webp", "--resume", "j.jsonl", *OUTPUTS)
+    result = diveq("eval", "set", "-q", "20,90", *options)
+    assert result.exit_code == 1
+    lines = errors(result)
+    assert [line.split(":")[1] for line in lines] == [
+        " internal error (ValueError",  # the tables
+        " r.csv",
+        " r.png",
+        " r.html",
+    ]
+    assert "Note: j.jsonl: has every row; --resume measures none again" in result.stderr
+    names = {path.name for path in Path().glob("r.*")}
+    assert names == {"r.json", "r.webp.json"}
+
+
+def test_a_plot_without_curves_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diveqcodec.evaluate.run.psnr", lambda *_: math.inf)
+    result = diveq("eval", "set", "-q", "20,90", *OUTPUTS)
+    assert result.exit_code == 1
+    assert errors(result) == ["Error: r.png: no curve has psnr to draw"]
+    assert "diveq-5: 1 picture" in result.stdout
+    assert {path.name for path in Path().glob("r.*")} == {"r.json", "r.csv", "r.html"}
+
+
+def test_who_leaves_the_tables_gets_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("diveqcodec.cli.console.Console.result", gone)
+    result = diveq("eval", "set", "-q", "20,90", *OUTPUTS)
+    assert (result.exit_code, errors(result)) == (1, [])
+    assert len(list(Path().glob("r.*"))) == 4
+
+
+def test_what_appears_while_pictures_are_measured_is_not_overwritten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And what was measured is not lost."""
+    names = ("r.json", "r.csv", "r.html")
+    real = trials.measure
+
+    def measure(*given: Any, **named: Any) -> trials.Measured:
+        for name in names:
+            Path(name).write_text("precious")
+        Path("r.png").mkdir()
+        Path("r-2.csv").symlink_to("nowhere")
+        return real(*given, **named)
+
+    monkeypatch.setattr(trials, "measure", measure)
+    result = diveq("eval", "set", "-q", "20,90", *OUTPUTS)
+    assert result.exit_code == 1
+    assert errors(result) == [
+        f"Error: r.{kind}: has come to exist meanwhile; r-{number}.{kind} was written instead"
+        for kind, number in (("json", 2), ("csv", 3), ("png", 2), ("html", 2))
+    ]
+    assert {Path(name).read_text() for name in names} == {"precious"}
+    assert read_results(Path("r-2.json")) is not None
+    assert opened("r-2.png").width > 500
+    assert not Path("nowhere").exists()
+    Path("r.png").rmdir()
+    monkeypatch.setattr(trials, "measure", real)
+    assert diveq("eval", "set", "-q", "20,90", *OUTPUTS, "-f").exit_code == 0
+    assert read_results(Path("r.json")) is not None
+
+
+def test_a_name_that_was_taken_for_an_output_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("diveqcodec.cli.files.replacing", full)
+    result = diveq("eval", "set", "-q", "20,90", "-o", "new/r.json", "--csv", "r.csv")
+    assert errors(result) == [
+        f"Error: {name}: cannot be written: no space left on device"
+        for name in ("new/r.json", "r.csv")
+    ]
+    assert not Path("r.csv").exists()
+    assert list(Path("new").iterdir()) == []
