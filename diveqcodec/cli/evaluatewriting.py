@@ -54,7 +54,7 @@ def write_outputs(session: Session, options: Options, found: Findings) -> bool:
     if not any(failures):
         return True
     if options.resume is not None:
-        session.console.note(f"{options.resume}: has every row; --resume measures none again")
+        session.console.note(f"{options.resume}: has what was measured; --resume goes on from it")
     for failure in failures:
         if isinstance(failure, BrokenPipeError):
             raise failure

@@ -212,7 +212,7 @@ def test_an_output_that_fails_costs_no_other(monkeypatch: pytest.MonkeyPatch) ->
         " r.png",
         " r.html",
     ]
-    assert "Note: j.jsonl: has every row; --resume measures none again" in result.stderr
+    assert "Note: j.jsonl: has what was measured; --resume goes on from it" in result.stderr
     names = {path.name for path in Path().glob("r.*")}
     assert names == {"r.json", "r.webp.json"}
 

@@ -313,6 +313,10 @@ def test_what_cannot_be_evaluated(files: list[Path], tmp_path: Path) -> None:
         evaluate(Rounding(), [files[0], files[0]], [8], Folders(tmp_path))
     with pytest.raises(DiveqError, match=r"one\.png: rounding decoded 30x19 pixels .* 30x20"):
         evaluate(Cropping(), files[:1], [8], Folders(tmp_path))
+    with pytest.raises(DiveqError, match=r"none\.png: no such file"):
+        evaluate(Rounding(), [files[0].with_name("none.png")], [8], Folders(tmp_path))
+    with pytest.raises(DiveqError, match=r"is no name of a file"):
+        evaluate(Rounding(), [files[0].with_name("nul\0.png")], [8], Folders(tmp_path))
     with pytest.raises(DiveqError, match="cannot write and read back"):
         evaluate(Rounding(), files[:1], [8], Folders(files[0]))
 
