@@ -152,7 +152,7 @@ def check_folder(folder: Path, output: Path | None = None) -> None:
     try:
         nearest = next(one for one in (folder, *folder.parents) if os.path.lexists(one))
         if not nearest.is_dir():
-            raise OutputError(f"{output}: cannot be written: {nearest} is no folder")
+            raise OutputError(f"{output}: cannot be written: {nearest.name} is no folder")
         if not os.access(nearest, os.W_OK | os.X_OK):
             raise OutputError(f"{output}: cannot be written: permission denied")
     except OSError as error:
@@ -238,7 +238,7 @@ def write_atomic(
                 with contextlib.suppress(PermissionError):  # some systems of files have none
                     temporary.chmod(permissions)
     except FileExistsError as error:  # of the folder to be made
-        where = error.filename or target.parent
+        where = Path(error.filename or target.parent).name  # a worker's path would be another
         raise OutputError(f"{target}: cannot be written: {where} is no folder") from error
     except OSError as error:
         raise OutputError(f"{target}: cannot be written: {reason(error)}") from error
