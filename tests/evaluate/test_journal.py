@@ -201,9 +201,11 @@ def test_a_journal_is_free_when_its_process_is_dead(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"open\n"
-        with pytest.raises(DiveqError, match="another run adds rows"):
-            Journal(path)
-        other.kill()
+        try:
+            with pytest.raises(DiveqError, match="another run adds rows"):
+                Journal(path)
+        finally:
+            other.kill()
     with Journal(path) as journal:
         assert len(journal) == 0
 
