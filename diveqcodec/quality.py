@@ -105,7 +105,7 @@ def gain_index(quality: float) -> int:
         ConfigError: the quality is no number, or not in 1 ... 100.
     """
     given: object = quality
-    if not isinstance(given, Real) or isinstance(given, bool):
+    if isinstance(given, bool) or not isinstance(given, Real):
         raise ConfigError(f"quality {quality!r}: must be a number")
     if not LOWEST <= quality <= HIGHEST:
         raise ConfigError(f"quality {str(quality)[:20]}: must be from {LOWEST} to {HIGHEST}")
