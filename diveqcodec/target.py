@@ -63,7 +63,8 @@ class Target:
             ConfigError: the value is not positive, or not finite.
         """
         if not 0 < self.value < math.inf:
-            raise ConfigError(f"target {self.kind} {self.value}: must be above 0, and finite")
+            value = str(self.value).removesuffix(".0")[:20]
+            raise ConfigError(f"target {self.kind} {value}: must be above 0, and finite")
 
 
 @dataclass(frozen=True, slots=True)

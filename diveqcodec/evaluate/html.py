@@ -96,7 +96,7 @@ def _script_json(value: object) -> str:
     line separators of Unicode are not either, as all of it is ASCII.
 
     >>> _script_json("<!--<script>&")
-    '"\\\\u003c!--\\\\u003cscript\\\\u003e\\\\u0026"'
+    '"\\u003c!--\\u003cscript\\u003e\\u0026"'
     """
     text = json.dumps(value, ensure_ascii=True)
     return re.sub("[<>&]", lambda match: f"\\u{ord(match[0]):04x}", text)

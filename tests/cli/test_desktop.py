@@ -150,7 +150,7 @@ def test_thumbnails_of_what_is_damaged_or_missing(tmp_path: Path) -> None:
         assert not out.exists()
     result = diveq("thumbnail", GOLDEN / "colour.dvq", bad / "out.png")
     assert result.exit_code == 1
-    assert result.stderr.endswith(f"out.png: cannot be written: {bad} is no folder\n")
+    assert result.stderr.endswith(f"out.png: cannot be written: {bad.name} is no folder\n")
 
 
 def refusing(code: int, *, only: Callable[[Path], bool]) -> Callable[..., Any]:
