@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from diveqcodec.container.bitstream import Assembly, DvqFile, parse_header, read, tile_grid
+from diveqcodec.container.checksums import PartialSums
 from diveqcodec.container.chunks import (
+    CRC,
     METADATA,
     NAMES,
     OF_TILES,
@@ -21,13 +23,9 @@ from diveqcodec.container.chunks import (
     parse_chunk,
     parse_varint,
 )
-from diveqcodec.errors import DamagedError, FormatError
+from diveqcodec.errors import DamagedError
 
 _TYPES: Final = re.compile(b"[" + re.escape(bytes((*OF_TILES, *METADATA))) + b"]")
-# Bytes that are looked at for each one there is, so that a file which was made to be tried over and
-# over takes seconds; damage costs less than a tenth of that. And what a look costs by itself.
-_LOOKS: Final = 64
-_LOOK: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,30 +144,34 @@ class _Seeker:
 
     def __init__(self, data: bytes, assembly: Assembly) -> None:
         self._data, self._assembly = data, assembly
-        self._left = (_LOOKS * len(data)) + (_LOOKS << 20)
+        self._sums: PartialSums | None = None  # made when it is needed
 
     def next_chunk(self, start: int) -> int:
         """Where the next one begins, or the end of the data.
 
         Most positions are refused by their type, length or index, before a checksum is computed.
         """
+        for match in _TYPES.finditer(self._data, start):
+            if self._is_chunk(match.start()):
+                return match.start()
+        return len(self._data)
+
+    def _is_chunk(self, position: int) -> bool:
         data, assembly = self._data, self._assembly
-        for match in _TYPES.finditer(data, start):
-            position, kind = match.start(), data[match.start()]
-            self._left -= _LOOK
-            if self._left < 0:
-                break
-            if kind in METADATA and assembly.taken:
-                continue
-            try:
-                length, body = parse_varint(data, position + 1, "a chunk")
-                if kind in OF_TILES:
-                    index, _ = parse_varint(data, body, "a chunk")
-                    if index >= assembly.count or index in assembly.taken:
-                        continue
-                self._left -= min(length, len(data))
-                parse_chunk(data, position)
-            except FormatError:
-                continue
-            return position
-        return len(data)
+        kind = data[position]
+        if kind in METADATA and assembly.taken:
+            return False
+        try:
+            length, body = parse_varint(data, position + 1, "a chunk")
+            end = body + length
+            if end + CRC.size > len(data):
+                return False
+            if kind in OF_TILES:
+                index, _ = parse_varint(data, body, "a chunk")
+                if index >= assembly.count or index in assembly.taken:
+                    return False
+        except DamagedError:
+            return False
+        # Any length may be claimed at any position: what is read to check it must not grow with it.
+        self._sums = self._sums or PartialSums(data)
+        return self._sums.crc32(position, end) == CRC.unpack_from(data, end)[0]

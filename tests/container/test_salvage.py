@@ -1,14 +1,16 @@
 """What is whole of a damaged file is found, wherever it stands; what is lost is named."""
 
+import zlib
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from diveqcodec.container import bitstream
+from diveqcodec.container import bitstream, checksums
 from diveqcodec.container import salvage as module
 from diveqcodec.container.bitstream import DvqFile, Header, PixelData, TileData
-from diveqcodec.container.chunks import METADATA, OF_TILES, TILE, parse_chunk, varint_bytes
+from diveqcodec.container.chunks import METADATA, OF_TILES, TILE, varint_bytes
 from diveqcodec.container.salvage import Salvage, notices_of, read_what_is_whole, salvage
 from diveqcodec.errors import DamagedError, FormatError
 from tests.support.containers import FILTERED, FULL, PATCHED, chunk, header_and_chunks
@@ -92,26 +94,44 @@ def test_a_wrong_type_does_not_hide_that_metadata_are_lost() -> None:
 
 
 @pytest.mark.parametrize("kind", [METADATA[0], TILE])
-def test_what_is_made_to_be_looked_at_over_and_over_has_an_end(
+def test_what_is_made_to_be_looked_at_over_and_over_is_read_a_few_times(
     kind: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head, *_ = header_and_chunks(MIXED)
-    looked = 0
+    size, read = 1 << 20, 0
 
-    def count(data: bytes, start: int) -> tuple[int, bytes, int]:
-        nonlocal looked
-        looked += len(data) // 2
-        return parse_chunk(data, start)
+    def crc32(data: bytes, value: int = 0) -> int:
+        nonlocal read
+        read += len(data)
+        return zlib.crc32(data, value)
 
-    monkeypatch.setattr(module, "parse_chunk", count)
-    monkeypatch.setattr(module, "_LOOKS", 4)
-    size = 1 << 20
     one = bytes([kind]) + varint_bytes(size // 2) + (b"\0" if kind == TILE else b"")
     data = head + one * (size // len(one))
     with pytest.raises(DamagedError):
         bitstream.read(data)
+    monkeypatch.setattr(checksums, "zlib", SimpleNamespace(crc32=crc32))
     assert salvage(data).lost == frozenset(range(6))
-    assert looked <= 4 * (len(data) + (1 << 20)) + len(data)
+    looks = size // 2 // len(one)  # the others claim more than there is
+    assert looks < read < (looks + 1000) * 8192
+
+
+def test_one_damaged_byte_of_large_tiles_costs_one_tile() -> None:
+    random = np.random.default_rng(0)
+    bodies = [random.bytes(400_000) for _ in range(6)]
+    file = DvqFile(Header(2100, 2324, b"modelid8", 7), tuple(TileData(1, b) for b in bodies))
+    data = bytearray(bitstream.write(file))
+    for place in (5_000, 1_000_000, 2_300_000):
+        data[place] ^= 1
+    assert salvage(bytes(data)).lost == frozenset({0, 2, 5})
+
+
+def test_partial_sums_are_checksums() -> None:
+    data = np.random.default_rng(1).bytes(50_000)
+    sums = checksums.PartialSums(data)
+    ends = [0, 1, 4095, 4096, 4097, 8192, 20_000, 40_960, 49_999, 50_000]
+    for start in ends:
+        for end in (one for one in ends if one >= start):
+            assert sums.crc32(start, end) == zlib.crc32(data[start:end])
 
 
 def test_every_truncation_keeps_what_was_before() -> None:
