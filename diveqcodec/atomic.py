@@ -42,7 +42,7 @@ def replacing(target: Path, temporary: Path | None = None) -> Iterator[Path]:
     """
     target = followed(target)
     if temporary is None:
-        temporary = target.with_name(f".diveq-{secrets.token_hex(8)}.tmp")
+        temporary = target.with_name(hidden_name())
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
         yield temporary
@@ -51,6 +51,11 @@ def replacing(target: Path, temporary: Path | None = None) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def hidden_name() -> str:
+    """A name for a file that is being written, which nobody else has."""
+    return f".diveq-{secrets.token_hex(8)}.tmp"
 
 
 def leftovers(folder: Path) -> Iterator[Path]:

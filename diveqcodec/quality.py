@@ -108,8 +108,16 @@ def gain_index(quality: float) -> int:
     if isinstance(given, bool) or not isinstance(given, Real):
         raise ConfigError(f"quality {quality!r}: must be a number")
     if not LOWEST <= quality <= HIGHEST:
-        raise ConfigError(f"quality {str(quality)[:20]}: must be from {LOWEST} to {HIGHEST}")
+        raise ConfigError(f"quality {shown(quality)}: must be from {LOWEST} to {HIGHEST}")
     return round((float(quality) - LOWEST) / (HIGHEST - LOWEST) * GAIN_STEPS)
+
+
+def shown(number: float) -> str:
+    """A number for a message, however many digits it has."""
+    try:
+        return f"{float(number):g}"
+    except OverflowError:
+        return "of so many digits"
 
 
 def lossless_of(wish: Lossless | bool | None) -> Lossless:

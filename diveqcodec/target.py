@@ -15,7 +15,7 @@ from typing import Final, Literal, Protocol
 from diveqcodec.errors import ConfigError
 from diveqcodec.image import Picture
 from diveqcodec.psnr import psnr
-from diveqcodec.quality import DEFAULT_QUALITY, GAIN_STEPS, HIGHEST, LOWEST
+from diveqcodec.quality import DEFAULT_QUALITY, GAIN_STEPS, HIGHEST, LOWEST, shown
 
 MAX_ENCODES: Final = 8  # at an effort; as a rule three to five are enough
 MAX_QUICK_ENCODES: Final = 16  # of a small picture, whose curves have steps and bends
@@ -63,7 +63,7 @@ class Target:
             ConfigError: the value is not positive, or not finite.
         """
         if not 0 < self.value < math.inf:
-            value = str(self.value).removesuffix(".0")[:20]
+            value = shown(self.value)
             raise ConfigError(f"target {self.kind} {value}: must be above 0, and finite")
 
 

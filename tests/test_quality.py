@@ -55,12 +55,16 @@ def test_gain_indices_and_qualities_are_inverse() -> None:
 def test_any_real_number_is_a_quality() -> None:
     for same in (Fraction(101, 2), np.float32(50.5)):
         assert gain_index(same) == gain_index(50.5)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="quality of so many digits: must be from 1 to 100"):
+        gain_index(10**400)
     for wrong in (True, "50", None, 1 + 0j):
         with pytest.raises(ConfigError, match="must be a number"):
             gain_index(wrong)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("wrong", [0, 0.99, 100.5, -3, math.nan, math.inf, Fraction(1, 2), 10**400])
+@pytest.mark.parametrize(
+    "wrong", [0, 0.99, 100.5, -3, math.nan, math.inf, Fraction(1, 2), 10**400]
+)
 def test_quality_out_of_range(wrong: float) -> None:
     with pytest.raises(ConfigError, match="quality .*: must be from 1 to 100"):
         gain_index(wrong)

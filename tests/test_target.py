@@ -85,7 +85,7 @@ def test_psnr_from_above(wanted: float, bend: float) -> None:
         (Target("psnr", 90.0), 100.0),
         (Target("psnr", 1e308), 100.0),
         (Target("bpp", 1e308), 100.0),
-        (Target("size", 10**400), 100.0),
+        (Target("size", 10**20), 100.0),
     ],
 )
 def test_out_of_reach_is_the_nearest(target: Target, quality: float) -> None:
@@ -165,10 +165,12 @@ def test_a_slow_effort_begins_where_a_quick_one_ends() -> None:
     assert 1 <= efforts.count(9) <= 2
 
 
-@pytest.mark.parametrize("value", [0.0, -1.0, -(10**400), math.nan, math.inf])
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
 def test_targets_that_no_picture_has(value: float) -> None:
     with pytest.raises(ConfigError, match="must be above 0"):
         Target("bpp", value)
+    with pytest.raises(ConfigError, match="of so many digits: must be above 0"):
+        Target("size", -(10**400))
 
 
 def test_psnr_is_of_what_can_be_seen() -> None:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from diveqcodec.atomic import followed, replacing
+from diveqcodec.atomic import followed, hidden_name, replacing
 from diveqcodec.cli.console import Misuse, OutputError, reason, stdout_error
 from diveqcodec.errors import DiveqError
 from diveqcodec.store import Place, Remote, place
@@ -108,8 +107,16 @@ def write_stdout(data: bytes) -> None:
         raise stdout_error(error) from error
 
 
-def check_target(target: Place, source: Place | None, is_forced: bool) -> None:
+def check_target(
+    target: Place, source: Place | None, is_forced: bool, *, in_place: bool = False
+) -> None:
     """Refuse an output that would destroy something, before any work is done.
+
+    Args:
+        target: The output.
+        source: What it is made of, if that is a file.
+        is_forced: It may be overwritten.
+        in_place: A file that is there may be written where it lies, if its folder is closed.
 
     Raises:
         OutputError: it exists, if only as a link to what does not, and `is_forced` is False; or it
@@ -134,7 +141,7 @@ def check_target(target: Place, source: Place | None, is_forced: bool) -> None:
         raise OutputError(f"{target}: is a link to a file that is not there; use -f to write it")
     if not is_forced:
         raise OutputError(f"{target}: already exists; use -f to overwrite")
-    if isinstance(target, Path):
+    if isinstance(target, Path) and not in_place:
         check_folder(_linked(target).parent, target)  # a new file takes the place of the old one
 
 
@@ -219,7 +226,7 @@ def write_atomic(
     # Hidden, so that a folder's other files are never taken for it should it be left by a crash,
     # and short, because the target's name may be as long as the file system allows. A number that
     # comes again, such as a process's in a container, would meet what a crash has left.
-    name = f".diveq-{secrets.token_hex(8)}.tmp"
+    name = hidden_name()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         file = _linked(target)

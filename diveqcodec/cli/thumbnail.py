@@ -40,7 +40,7 @@ def command(session: Session, source: str, target: Path, size: int, force: bool)
     from diveqcodec import image
 
     path = Path(source)
-    check_target(target, path, force)
+    check_target(target, path, force, in_place=True)
     try:
         data, header = dvq.read(Source(source, path), [source])
         if header.model_id == NO_MODEL:
@@ -78,11 +78,12 @@ def _write(target: Path, data: bytes) -> None:
         except OutputError as error:
             if not (isinstance(error.__cause__, PermissionError) and target.is_file()):
                 raise
-    before = b""
+    before: bytes | None = None
     try:
         before = target.read_bytes()
         target.write_bytes(data)
     except OSError as error:
         with contextlib.suppress(OSError):
-            target.write_bytes(before)
+            if before is not None:
+                target.write_bytes(before)
         raise OutputError(f"{target}: cannot be written: {reason(error)}") from error

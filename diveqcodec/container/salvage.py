@@ -174,4 +174,4 @@ class _Seeker:
             return False
         # Any length may be claimed at any position: what is read to check it must not grow with it.
         self._sums = self._sums or PartialSums(data)
-        return self._sums.crc32(position, end) == CRC.unpack_from(data, end)[0]
+        return bool(self._sums.crc32(position, end) == CRC.unpack_from(data, end)[0])

@@ -17,7 +17,7 @@ from torch import Tensor
 from diveqcodec.atomic import replacing
 from diveqcodec.codec import DEFAULT_EFFORT, MIRROR, Codec
 from diveqcodec.config import from_dict
-from diveqcodec.errors import ConfigError, ModelError, TrainingError
+from diveqcodec.errors import ConfigError, ModelError, TrainingError, said
 from diveqcodec.exact import weights
 from diveqcodec.exact.tile import Tally
 from diveqcodec.image import Picture
@@ -115,7 +115,8 @@ def export(
             except ModelError as error:  # which names the file as it is called so far
                 raise ModelError(str(error).replace(str(temporary), str(target))) from error
     except OSError as error:
-        raise ModelError(f"{target}: weights not written ({error.strerror})") from error
+        why = error.strerror or said(error)
+        raise ModelError(f"{target}: weights not written ({why})") from error
     return Exported(target, coding.model_id, int(info["step"]), count, checks)
 
 

@@ -2,7 +2,7 @@
 
 Measured on one core of an AMD EPYC with AVX-512 at full width (Zen 5), in float32, where the
 convolutions of the network run at 140 GFLOP/s; where vectors are half as wide (Zen 4) they take 1.6
-to 1.9 times as long. Other work on the machine lengthens the clock's time, hardly this one. A test
+to 2 times as long. Other work on the machine lengthens the clock's time, hardly this one. A test
 holds the sums of both scales against what they promise, and the model against the committed lines.
 """
 

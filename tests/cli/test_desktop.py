@@ -207,8 +207,9 @@ def test_a_thumbnail_may_be_all_that_can_be_written(
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         return system_open(path, flags, *mode)
 
-    system_open = os.open
+    system_open, system_access = os.open, os.access
     monkeypatch.setattr(os, "open", closed)
+    monkeypatch.setattr(os, "access", lambda p, mode: p != tmp_path and system_access(p, mode))
     glass = GOLDEN / "lossless" / "glass.dvq"
     assert diveq("thumbnail", glass, out, "-f").exit_code == 0
     assert opened(out).format == "PNG"
