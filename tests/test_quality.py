@@ -62,9 +62,7 @@ def test_any_real_number_is_a_quality() -> None:
             gain_index(wrong)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    "wrong", [0, 0.99, 100.5, -3, math.nan, math.inf, Fraction(1, 2), 10**400]
-)
+@pytest.mark.parametrize("wrong", [0, 0.99, 100.5, -3, math.nan, math.inf, Fraction(1, 2), 10**400])
 def test_quality_out_of_range(wrong: float) -> None:
     with pytest.raises(ConfigError, match="quality .*: must be from 1 to 100"):
         gain_index(wrong)
