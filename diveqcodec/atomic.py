@@ -25,25 +25,27 @@ def followed(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def replacing(target: Path, temporary: Path | None = None) -> Iterator[Path]:
-    """A path to write to: what is there takes the place of `target` if the block ends well.
+def replacing(target: Path, permissions: int = 0o666) -> Iterator[Path]:
+    """An empty file to write to: what is there takes the place of `target` if the block ends well.
 
     Otherwise what was written is removed, and the old file stays. Of a link, the file that it
     leads to is replaced. Only a process that is killed leaves what it wrote; see `leftovers`.
 
+    It is hidden, so that a folder's other files are never taken for it, and its name is short,
+    because the target's may be as long as the system of files allows. A number that comes again,
+    such as a process's in a container, would meet what a crash has left.
+
     Args:
         target: the file.
-        temporary: the path, in the same folder as the file itself (see `followed`). By default an
-            empty file of a name that nobody else has, hidden, and short, because the target's name
-            may be as long as the system of files allows.
+        permissions: Which nobody who lacks them is to have meanwhile either; less what a process
+            gives no file. It may be written here whatever they are.
 
     Raises:
         OSError: it cannot be written.
     """
     target = followed(target)
-    if temporary is None:
-        temporary = target.with_name(hidden_name())
-        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    temporary = target.with_name(f".diveq-{secrets.token_hex(8)}.tmp")
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, permissions | 0o200))
     try:
         yield temporary
         _sync(temporary)
@@ -51,11 +53,6 @@ def replacing(target: Path, temporary: Path | None = None) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def hidden_name() -> str:
-    """A name for a file that is being written, which nobody else has."""
-    return f".diveq-{secrets.token_hex(8)}.tmp"
 
 
 def leftovers(folder: Path) -> Iterator[Path]:

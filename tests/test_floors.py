@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from tests.support.places import PACKAGE, ROOT
 
 STOREYS = (  # from the ground up
-    {"errors", "folders", "lazy", "limits", "threads"},
+    {"errors", "folders", "lazy", "limits", "locks", "threads"},
     {"processes", "scheduler", "store"},
     {"atomic", "cluster", "config", "device", "image", "parallel", "psnr", "quality", "ssim"},
     {"container", "quantize"},  # bytes; the paper
@@ -43,6 +43,7 @@ OUTSIDE = {
     "folders": set(),
     "lazy": set(),
     "limits": set(),
+    "locks": set(),
     "processes": set(),
     "threads": set(),
     "store": {"fsspec"},

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from diveqcodec.atomic import followed, hidden_name, replacing
+from diveqcodec.atomic import followed, replacing
 from diveqcodec.cli.console import Misuse, OutputError, reason, stdout_error
 from diveqcodec.errors import DiveqError
 from diveqcodec.store import Place, Remote, place
@@ -223,19 +223,11 @@ def write_atomic(
             raise OutputError(f"{target}: cannot be written: {reason(error)}") from error
         return
     source = source if isinstance(source, Path) else None  # of stores there are no permissions
-    # Hidden, so that a folder's other files are never taken for it should it be left by a crash,
-    # and short, because the target's name may be as long as the file system allows. A number that
-    # comes again, such as a process's in a container, would meet what a crash has left.
-    name = hidden_name()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        file = _linked(target)
-        temporary = file.with_name(name)
         permissions = _permissions(target, source)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        with replacing(file, temporary):
-            with open(os.open(temporary, flags, permissions or 0o666), "wb") as written:
-                written.write(data)
+        with replacing(_linked(target), permissions or 0o666) as temporary:
+            temporary.write_bytes(data)
             if check is not None:
                 check(temporary.read_bytes())
             if keeps_times and source is not None:

@@ -24,12 +24,12 @@ class PartialSums:
             self._before.append(zlib.crc32(block, self._before[-1]))
         self._powers = [_ONE]  # of what a block of zeros behind a part makes of its checksum
 
-    def crc32(self, start: int, end: int) -> int:
-        """`zlib.crc32(data[start:end])`, for 0 <= start <= end <= len(data)."""
+    def crc32(self, start: int, end: int, value: int = 0) -> int:
+        """`zlib.crc32(data[start:end], value)`, for 0 <= start <= end <= len(data)."""
         first, last = -(-start // _BLOCK), end // _BLOCK
         if last <= first:
-            return zlib.crc32(self._data[start:end])
-        head = zlib.crc32(self._data[start : first * _BLOCK])
+            return zlib.crc32(self._data[start:end], value)
+        head = zlib.crc32(self._data[start : first * _BLOCK], value)
         moved = _product(head ^ self._before[first], self._power(last - first))
         return zlib.crc32(self._data[last * _BLOCK : end], moved ^ self._before[last])
 

@@ -7,6 +7,7 @@ import zlib
 from struct import Struct
 from typing import Final
 
+from diveqcodec.container.checksums import PartialSums
 from diveqcodec.errors import DamagedError, FormatError
 
 # Chunk types. Bit 7 marks those that a program may skip when it does not know them.
@@ -46,8 +47,10 @@ def chunk_bytes(kind: int, body: bytes) -> bytes:
     return data + CRC.pack(zlib.crc32(data))
 
 
-def parse_chunk(data: bytes, start: int) -> tuple[int, bytes, int]:
+def parse_chunk(data: bytes, start: int, sums: PartialSums | None = None) -> tuple[int, bytes, int]:
     """Type and body of the chunk at `start`, and the position after it.
+
+    `sums` of the data save time where chunks overlap that are none.
 
     Raises:
         DamagedError: it is truncated, or its checksum does not match.
@@ -60,24 +63,12 @@ def parse_chunk(data: bytes, start: int) -> tuple[int, bytes, int]:
     end = position + length
     if end + CRC.size > len(data):
         raise DamagedError(f"damaged: truncated in chunk {name}")
-    if not is_chunk_of(kind, data, start):
+    checksum = zlib.crc32(memoryview(data)[start:end]) if sums is None else sums.crc32(start, end)
+    if checksum != CRC.unpack_from(data, end)[0]:
         if kind in OF_TILES and length:
             name += f" {data[position]}" if data[position] < 0x80 else ""
         raise DamagedError(f"damaged: the checksum of chunk {name} does not match")
     return kind, data[position:end], end + CRC.size
-
-
-def is_chunk_of(kind: int, data: bytes, start: int) -> bool:
-    """Whether there is a whole chunk at `start` once its type is taken to be `kind`."""
-    try:
-        length, position = parse_varint(data, start + 1, "a chunk")
-    except DamagedError:
-        return False
-    end = position + length
-    if end + CRC.size > len(data):
-        return False
-    checksum = zlib.crc32(memoryview(data)[start + 1 : end], zlib.crc32(bytes([kind])))
-    return bool(checksum == CRC.unpack_from(data, end)[0])
 
 
 def deflate(data: bytes) -> bytes:

@@ -8,6 +8,7 @@ The header must be whole. Knows nothing of what is in a tile.
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -19,7 +20,6 @@ from diveqcodec.container.chunks import (
     METADATA,
     NAMES,
     OF_TILES,
-    is_chunk_of,
     parse_chunk,
     parse_varint,
 )
@@ -73,14 +73,15 @@ def salvage(data: bytes) -> Salvage:
     """
     header, position = parse_header(data)
     assembly = Assembly(header, may_lose=True)
-    seeker = _Seeker(data, assembly)
+    # Any length may be claimed at any position: what is read to check it must not grow with it.
+    sums = PartialSums(data)
     is_front_whole = True
     while position < len(data) and not assembly.is_whole:
         try:
-            kind, body, end = parse_chunk(data, position)
+            kind, body, end = parse_chunk(data, position, sums)
         except DamagedError:
-            is_front_whole &= bool(assembly.taken) or _is_of_tiles(data, position)
-            position = seeker.next_chunk(position + 1)
+            is_front_whole &= bool(assembly.taken) or _is_of_tiles(data, position, sums)
+            position = _next_chunk(data, position + 1, assembly, sums)
             continue
         try:
             _take(assembly, kind, body)
@@ -129,49 +130,42 @@ def _take(assembly: Assembly, kind: int, body: bytes) -> None:
     assembly.add(kind, body)
 
 
-def _is_of_tiles(data: bytes, position: int) -> bool:
+def _is_of_tiles(data: bytes, position: int, sums: PartialSums) -> bool:
     """Whether the damaged chunk at `position` is of a tile, as far as can be told.
 
     Its type says so, and is not itself what is wrong: that of metadata would make it whole.
     """
     if data[position] not in OF_TILES:
         return False
-    return not any(is_chunk_of(kind, data, position) for kind in METADATA)
+    try:
+        length, body = parse_varint(data, position + 1, "a chunk")
+    except DamagedError:
+        return True
+    end = body + length
+    if end + CRC.size > len(data):
+        return True
+    (expected,) = CRC.unpack_from(data, end)
+    starts = (zlib.crc32(bytes([kind])) for kind in METADATA)
+    return all(sums.crc32(position + 1, end, start) != expected for start in starts)
 
 
-class _Seeker:
-    """Finds whole chunks of tiles, and of metadata before them, in damaged data."""
+def _next_chunk(data: bytes, start: int, assembly: Assembly, sums: PartialSums) -> int:
+    """Where the next whole chunk of a tile or of metadata begins, or the end of the data.
 
-    def __init__(self, data: bytes, assembly: Assembly) -> None:
-        self._data, self._assembly = data, assembly
-        self._sums: PartialSums | None = None  # made when it is needed
-
-    def next_chunk(self, start: int) -> int:
-        """Where the next one begins, or the end of the data.
-
-        Most positions are refused by their type, length or index, before a checksum is computed.
-        """
-        for match in _TYPES.finditer(self._data, start):
-            if self._is_chunk(match.start()):
-                return match.start()
-        return len(self._data)
-
-    def _is_chunk(self, position: int) -> bool:
-        data, assembly = self._data, self._assembly
-        kind = data[position]
+    Most positions are refused by their type, length or index, before a checksum is computed.
+    """
+    for match in _TYPES.finditer(data, start):
+        position, kind = match.start(), data[match.start()]
         if kind in METADATA and assembly.taken:
-            return False
+            continue
         try:
-            length, body = parse_varint(data, position + 1, "a chunk")
-            end = body + length
-            if end + CRC.size > len(data):
-                return False
             if kind in OF_TILES:
+                _, body = parse_varint(data, position + 1, "a chunk")
                 index, _ = parse_varint(data, body, "a chunk")
                 if index >= assembly.count or index in assembly.taken:
-                    return False
+                    continue
+            parse_chunk(data, position, sums)
         except DamagedError:
-            return False
-        # Any length may be claimed at any position: what is read to check it must not grow with it.
-        self._sums = self._sums or PartialSums(data)
-        return bool(self._sums.crc32(position, end) == CRC.unpack_from(data, end)[0])
+            continue
+        return position
+    return len(data)

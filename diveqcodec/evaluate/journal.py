@@ -8,12 +8,9 @@ about to save, and what they then are. Knows nothing of how rows are measured.
 
 import hashlib
 import json
-import logging
 import os
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +18,8 @@ from diveqcodec.errors import DiveqError
 from diveqcodec.evaluate.resultfiles import json_text, row_from_record, row_record
 from diveqcodec.evaluate.results import Measurement, Row
 from diveqcodec.evaluate.saving import digest_of
+from diveqcodec.locks import lock
 from diveqcodec.store import Place
-
-log = logging.getLogger(__name__)
 
 _HEAD = {"journal": "diveq eval", "version": 1}
 _VERSIONS = ("diveqcodec", "torch", "pillow")  # other ones may write other bytes
@@ -53,7 +49,7 @@ class Journal:
         except OSError as error:
             raise self._unwritable(error) from error
         try:
-            _lock(self._file)
+            lock(self._file.fileno())
             self._go_on()
         except BlockingIOError as error:
             self._file.close()
@@ -160,23 +156,6 @@ class Journal:
 def _record(key: str, measurement: Measurement) -> dict[str, Any]:
     saved = {} if measurement.saved is None else {"saved": measurement.saved}
     return {"key": key, "row": row_record(measurement.row), **saved}
-
-
-def _lock(file: FileIO) -> None:
-    """Be the only one with a file until it is closed, or this process is gone.
-
-    Raises:
-        BlockingIOError: another one has it.
-    """
-    if sys.platform != "win32":
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise
-        except OSError:
-            log.info("%s: this system of files has no locks", file.name)
 
 
 @dataclass(frozen=True, slots=True)

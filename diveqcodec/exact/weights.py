@@ -37,10 +37,9 @@ from diveqcodec.exact.tensorfile import (
     write,
 )
 from diveqcodec.model.candidates import GRID, Search
-from diveqcodec.model.config import ModelConfig
+from diveqcodec.model.config import COMPONENTS, ModelConfig
 from diveqcodec.model.dvq import DvqModel, Transforms
 from diveqcodec.model.search import skipping
-from diveqcodec.model.transform import COMPONENTS
 
 __all__ = [
     "CodingLayer",
@@ -179,7 +178,7 @@ def _layer(exact: dict[str, Tensor], name: str, config: ModelConfig) -> CodingLa
     """A codebook, once its numbers are known to be those that FORMAT.md asks for."""
     is_fine = name == "fine"
     most = config.codebook if is_fine else config.coarse_codebook  # a curve has less
-    size = min(most, len(exact[f"{name}.codewords"]))
+    size = min((most, *exact[f"{name}.codewords"].shape[:1]))
     shapes = config.shapes if is_fine else 1
     expected = {
         "codewords": (size, config.group),

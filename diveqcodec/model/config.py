@@ -11,6 +11,7 @@ from diveqcodec.quality import Scale
 
 Kind = Literal["diveq", "sf-diveq", "scalar"]
 
+COMPONENTS = 768  # of a block of 16x16 pixels of three colours: as many channels as there can be
 SIGMA_MIN = 0.08  # standard deviation of size class 0, in cells
 SIGMA_RANGE = 150.0  # ratio of the largest size class to the smallest: 0.08 ... 12 cells
 # What a size must be at least; sizes that are not here have rules of their own.
@@ -34,7 +35,6 @@ _LEAST = {
     "pyramid_slices": 0,
     "quality_bins": 1,
 }
-_ALL_CHANNELS = 768  # of a block of 16x16 pixels of three colours
 _MOST_LEVELS = 16  # of a pyramid: larger than the largest tile
 _WIDE_LIMIT = 32  # slices up to this many channels see a 5x5 window of themselves, others 3x3
 
@@ -95,8 +95,8 @@ class ModelConfig:
                 f"model.slices: {list(self.slices)} groups of {self.group} channels make "
                 f"{sum(self.slices) * self.group}, not model.channels = {self.channels}"
             )
-        if self.channels > _ALL_CHANNELS:
-            raise ConfigError(f"model.channels: a block has no more than {_ALL_CHANNELS}")
+        if self.channels > COMPONENTS:
+            raise ConfigError(f"model.channels: a block has no more than {COMPONENTS}")
         if self.group not in (2, 4):
             raise ConfigError(f"model.group: {self.group} is neither 2 nor 4")
         if not 0 < self.lambda_min < self.lambda_max < math.inf:

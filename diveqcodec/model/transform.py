@@ -23,10 +23,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from diveqcodec.model.config import COMPONENTS
 from diveqcodec.model.layers import Stack, zeroed
 
 SIDE = 16  # pixels of a block: the stride of the transform
-COMPONENTS = 3 * SIDE * SIDE  # of a block
 _HALF = SIDE // 2
 _UNIT = 0.15  # of what the networks add to pixels: keeps an optimizer's first steps small
 

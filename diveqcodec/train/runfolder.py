@@ -14,13 +14,9 @@ from pathlib import Path
 
 from diveqcodec.atomic import leftovers, replacing
 from diveqcodec.errors import ConfigError, TrainingError
+from diveqcodec.locks import lock
 from diveqcodec.train import checkpoint
 from diveqcodec.train.config import TrainConfig, load, to_toml
-
-try:
-    import fcntl
-except ImportError:  # Windows has none: runs are made there without a lock
-    fcntl = None  # type: ignore[assignment]
 
 _OURS = (  # patterns of what a run and the commands about it leave in its folder
     "config.toml",
@@ -49,7 +45,7 @@ def held(folder: Path, *, resume: bool, force: bool) -> Iterator[None]:
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = _locked(folder / _LOCK)
+        held_file = _locked(folder / _LOCK)
     except BlockingIOError as error:
         raise TrainingError(
             f"{folder}: another training is writing into it; wait for its end, or name another"
@@ -62,14 +58,14 @@ def held(folder: Path, *, resume: bool, force: bool) -> Iterator[None]:
     finally:
         with suppress(OSError):
             (folder / _LOCK).unlink()  # still held: whoever has opened it will see that it is gone
-        os.close(lock)
+        os.close(held_file)
         for path in made:
             with suppress(OSError):
                 path.rmdir()
 
 
 def _locked(path: Path) -> int:
-    """The open file `path`, locked. Where a system of files has no locks, it is not.
+    """The open file `path`, locked.
 
     Raises:
         BlockingIOError: another process has locked it.
@@ -78,17 +74,14 @@ def _locked(path: Path) -> int:
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file)
             if os.path.samestat(os.fstat(file), os.stat(path)):
                 return file
         except FileNotFoundError:
             pass  # it was removed, between opening and locking it, by a run that ended
-        except BlockingIOError:
+        except OSError:
             os.close(file)
             raise
-        except OSError:
-            return file
         os.close(file)
 
 
@@ -129,16 +122,13 @@ def begin(folder: Path, config: TrainConfig, step: int | None, *, force: bool = 
         _sweep(folder)
         if step is not None:
             _cut_log(folder / "log.jsonl", step)
-        with replacing(folder / "config.toml") as path:
-            path.write_text(to_toml(config), "utf-8")
-            if force:
-                _clear(folder)
     except OSError as error:
         raise TrainingError(f"{folder}: cannot be written ({error.strerror})") from error
+    write_config(folder, config, force=force)
 
 
-def write_config(folder: Path, config: TrainConfig) -> None:
-    """Write the resolved configuration.
+def write_config(folder: Path, config: TrainConfig, *, force: bool = False) -> None:
+    """Write the resolved configuration; `force` as in `begin`.
 
     Raises:
         TrainingError: it cannot be written.
@@ -146,6 +136,8 @@ def write_config(folder: Path, config: TrainConfig) -> None:
     try:
         with replacing(folder / "config.toml") as path:
             path.write_text(to_toml(config), "utf-8")
+            if force:
+                _clear(folder)
     except OSError as error:
         raise TrainingError(f"{folder}: cannot be written ({error.strerror})") from error
 

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from diveqcodec.container import bitstream, checksums
-from diveqcodec.container import salvage as module
+from diveqcodec.container import bitstream, checksums, chunks
+from diveqcodec.container import salvage as salvaging
 from diveqcodec.container.bitstream import DvqFile, Header, PixelData, TileData
 from diveqcodec.container.chunks import METADATA, OF_TILES, TILE, varint_bytes
 from diveqcodec.container.salvage import Salvage, notices_of, read_what_is_whole, salvage
@@ -41,7 +41,7 @@ def test_a_whole_file_is_whole(file: DvqFile) -> None:
 
 
 def test_nobody_looks_for_what_is_left_unless_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(module, "salvage")
+    monkeypatch.delattr(salvaging, "salvage")
     with pytest.raises(DamagedError, match="truncated"):
         read_what_is_whole(bitstream.write(FULL)[:-1], is_partial=False)
 
@@ -93,9 +93,10 @@ def test_a_wrong_type_does_not_hide_that_metadata_are_lost() -> None:
         assert notice == "damaged before its first tile; a colour profile, EXIF or XMP may be lost"
 
 
+@pytest.mark.parametrize("between", [False, True])
 @pytest.mark.parametrize("kind", [METADATA[0], TILE])
 def test_what_is_made_to_be_looked_at_over_and_over_is_read_a_few_times(
-    kind: int, monkeypatch: pytest.MonkeyPatch
+    kind: int, between: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head, *_ = header_and_chunks(MIXED)
     size, read = 1 << 20, 0
@@ -106,13 +107,16 @@ def test_what_is_made_to_be_looked_at_over_and_over_is_read_a_few_times(
         return zlib.crc32(data, value)
 
     one = bytes([kind]) + varint_bytes(size // 2) + (b"\0" if kind == TILE else b"")
+    if between:  # so that the way to each leads through a chunk that is whole
+        one = chunk(METADATA[0], b"") + one
     data = head + one * (size // len(one))
     with pytest.raises(DamagedError):
         bitstream.read(data)
-    monkeypatch.setattr(checksums, "zlib", SimpleNamespace(crc32=crc32))
+    for module in (checksums, chunks, salvaging):
+        monkeypatch.setattr(module, "zlib", SimpleNamespace(**vars(zlib) | {"crc32": crc32}))
     assert salvage(data).lost == frozenset(range(6))
     looks = size // 2 // len(one)  # the others claim more than there is
-    assert looks < read < (looks + 1000) * 8192
+    assert looks < read < (looks + 1000) * 8192 * (4 if between else 1)
 
 
 def test_one_damaged_byte_of_large_tiles_costs_one_tile() -> None:
@@ -132,6 +136,7 @@ def test_partial_sums_are_checksums() -> None:
     for start in ends:
         for end in (one for one in ends if one >= start):
             assert sums.crc32(start, end) == zlib.crc32(data[start:end])
+            assert sums.crc32(start, end, 77) == zlib.crc32(data[start:end], 77)
 
 
 def test_every_truncation_keeps_what_was_before() -> None:

@@ -213,7 +213,7 @@ def test_a_journal_is_free_when_its_process_is_dead(tmp_path: Path) -> None:
 def test_where_there_are_no_locks_no_row_is_lost(
     files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journals, "_lock", lambda file: None)
+    monkeypatch.setattr(journals, "lock", lambda file: None)
     path, work = tmp_path / "journal", Folders(tmp_path / "work")
     with Journal(path) as first, Journal(path) as second:
         evaluate(Rounding(), files, [8], work, journal=first)

@@ -80,6 +80,7 @@ def test_points_far_out_are_refused(saved, tmp_path: Path, name: str) -> None:
         ("exact.fine.frequencies", lambda v: v.double(), "fine.frequencies is torch.float64"),
         ("exact.fine.codewords", lambda v: v.double() + 0.5, "fine.codewords is torch.float64"),
         ("exact.fine.codewords", lambda v: v + 1, "the first codeword of fine is not zero"),
+        ("exact.coarse.codewords", lambda v: v[0, 0], "coarse.codewords is torch.int32"),
         ("exact.coarse.basis", lambda v: v[:1], "coarse.basis is torch.int32"),
         ("exact.coarse.basis", lambda v: v * 0, "coarse.basis spans no lattice"),
         ("exact.prior.0.hidden.weight", lambda v: v / 64, "hidden.weight is torch.float32"),

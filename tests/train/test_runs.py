@@ -13,6 +13,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -24,6 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 import diveqcodec.train as train
+from diveqcodec import locks
 from diveqcodec.codec import Codec
 from diveqcodec.config import from_dict, to_dict
 from diveqcodec.errors import ConfigError, ModelError, TrainingError
@@ -346,7 +348,7 @@ def test_where_there_are_no_locks_runs_are_made_without(
         raise OSError(errno.ENOLCK, "No locks available")
 
     if lacking == "module":
-        monkeypatch.setattr(runfolder, "fcntl", None)
+        monkeypatch.setattr(locks, "sys", SimpleNamespace(platform="win32"))
     else:
         monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", refuse)
     assert train.run(tiny_config(1), dataset, tmp_path / "run").is_finished
